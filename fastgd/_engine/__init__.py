@@ -1,0 +1,76 @@
+"""The compiled engine: picks the build for this CPU and states the contract between the layers.
+
+The kernels are compiled from one source for several instruction sets. `isa` names the build in use:
+the best one that the CPU can run, or what the environment variable FASTGD_ISA says ("x86-64-v2",
+"x86-64-v3", "x86-64-v4"; "plain" on other machines). All builds with a fused multiply-add (v3, v4 and
+ARM) compute the same bits.
+
+What the engine promises to the Python layer:
+
+- `Plan.bind` validates a whole set of gradients before anything is written and never writes an array.
+- `Plan.run` cannot fail half-way: it allocates nothing and calls no Python.
+- Every result is the same bits at any number of threads.
+- Gradients are only read. Addresses are used only while a reference to their array is held.
+
+What it relies on: parameters were validated by `_tree.check_parameter`, state arrays have the size,
+dtype and memory order of their parameter, and a caller runs bind, set_row and run under one lock.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from typing import TYPE_CHECKING
+
+from fastgd._engine._runtime import (
+    gather_rows,
+    get_chosen_threads,
+    get_num_threads,
+    openmp_version,
+    set_num_threads,
+    x86_64_level,
+)
+
+if TYPE_CHECKING:
+    from fastgd._engine import _kernels as kernels
+
+__all__ = [
+    "Plan",
+    "available_isas",
+    "chunk",
+    "gather_rows",
+    "get_chosen_threads",
+    "get_num_threads",
+    "has_fma",
+    "isa",
+    "openmp_version",
+    "rule_names",
+    "set_num_threads",
+]
+
+
+def available_isas() -> list[str]:
+    """The builds that this CPU can run, best last."""
+    return [f"x86-64-v{level}" for level in (2, 3, 4) if level <= x86_64_level] or ["plain"]
+
+
+def _choose() -> str:
+    wanted = os.environ.get("FASTGD_ISA", "")
+    if not wanted:
+        return available_isas()[-1]
+    if wanted not in available_isas():
+        raise ImportError(
+            f"FASTGD_ISA={wanted!r} is not available on this CPU; it can be one of "
+            f"{', '.join(available_isas())}, or unset for the best of them"
+        )
+    return wanted
+
+
+isa = _choose()
+if not TYPE_CHECKING:
+    kernels = importlib.import_module(f"fastgd._engine._kernels_{isa.replace('-', '_')}")
+
+Plan = kernels.Plan
+chunk: int = kernels.chunk
+has_fma: bool = kernels.has_fma
+rule_names: tuple[str, ...] = kernels.rule_names

@@ -1,0 +1,63 @@
+"""State arenas: where the optimizer's own arrays lie in memory.
+
+One arena holds one state slot of a set of parameters. It is fresh anonymous memory, which the kernel
+zeroes and the threads of the first step touch first, in huge pages when it is large.
+
+Loads and stores whose addresses agree in the low 12 bits are mistaken for one another by the CPU, and
+the load waits. NumPy's large arrays all begin at the same offset in their page, so the state of a large
+parameter is placed at offsets in the page that differ from its parameter's and from each other's.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+PAGE = 4096
+LINE = 64
+# Distance within the page between the streams of one parameter: parameter, slot 0, slot 1, slot 2.
+STAGGER = 896
+# A parameter of at least this size is worth up to a page of padding.
+LARGE = 1 << 18
+HUGE_PAGE = 1 << 21
+
+
+def allocate(params: Sequence[NDArray[Any]], slot: int) -> list[NDArray[Any]]:
+    """Zeroed one-dimensional arrays of the sizes and dtypes of `params` for state slot `slot`."""
+    offsets = []
+    end = 0
+    for param in params:
+        begin = -(-end // LINE) * LINE
+        if param.nbytes >= LARGE:
+            wanted = (param.ctypes.data // LINE * LINE + STAGGER * (slot + 1)) % PAGE
+            begin += (wanted - begin) % PAGE
+        offsets.append(begin)
+        end = begin + param.nbytes
+    arena = _anonymous_memory(end)
+    return [
+        arena[begin : begin + param.nbytes].view(param.dtype)
+        for begin, param in zip(offsets, params, strict=True)
+    ]
+
+
+def _anonymous_memory(size: int) -> NDArray[np.uint8]:
+    """Zeroed private memory, aligned to a page, or to a huge page when it has one."""
+    if size < LARGE:  # NumPy's allocator is cheaper than a mapping of its own
+        raw = np.zeros(size + PAGE, np.uint8)
+        return raw[-raw.ctypes.data % PAGE :][:size]
+    slack = HUGE_PAGE if size >= HUGE_PAGE else 0
+    if hasattr(mmap, "MAP_PRIVATE"):
+        mapping = mmap.mmap(-1, size + slack, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        if slack and hasattr(mmap, "MADV_HUGEPAGE"):
+            try:
+                mapping.madvise(mmap.MADV_HUGEPAGE)
+            except OSError:
+                pass  # a kernel without transparent huge pages
+    else:
+        mapping = mmap.mmap(-1, size + slack)
+    raw = np.frombuffer(mapping, np.uint8)
+    return raw[-raw.ctypes.data % HUGE_PAGE if slack else 0 :][:size]

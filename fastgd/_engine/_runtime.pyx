@@ -1,0 +1,158 @@
+"""What does not depend on the instruction set: CPU level, thread count, fork guard, row gather.
+
+Every OpenMP decision of fastgd is taken here, by `team_size`.
+"""
+
+cimport cython
+cimport numpy as cnp
+from cython.parallel cimport prange
+from libc.string cimport memcpy
+
+from fastgd._engine._cgroup import cpu_quota
+
+cdef extern from "platform.h" nogil:
+    int fastgd_x86_64_level()
+    int fastgd_openmp_version()
+    int fastgd_openmp_max_threads()
+    int fastgd_watch_forks()
+    int fastgd_forked
+
+cnp.import_array()
+
+if fastgd_watch_forks() != 0:
+    raise ImportError("fastgd: pthread_atfork failed, so a forked child could hang; out of memory?")
+
+x86_64_level = fastgd_x86_64_level()
+openmp_version = fastgd_openmp_version()
+
+cdef int openmp_at_import = fastgd_openmp_max_threads()
+cdef int chosen_threads = 0  # 0: the default
+
+
+cdef int default_threads() except -1:
+    """OMP_NUM_THREADS and CPU affinity through OpenMP's own count, capped by the cgroup's quota."""
+    quota = cpu_quota()
+    return openmp_at_import if quota is None else min(openmp_at_import, <int>quota)
+
+
+cdef int default_count = default_threads()
+
+
+cdef int team_size(Py_ssize_t work, Py_ssize_t serial_below) noexcept nogil:
+    """Threads for a region of `work` units: one below the threshold and in a forked child.
+
+    Between parallel regions the answer for large work stays the same, since libgomp rebuilds its
+    pool when the size of the team changes. A lowered OpenMP limit (threadpoolctl,
+    omp_set_num_threads) is honoured as it is at the time of the call.
+    """
+    cdef int threads, limit
+    if work < serial_below or fastgd_forked:
+        return 1
+    threads = chosen_threads if chosen_threads > 0 else default_count
+    if threads == 1:
+        return 1
+    limit = fastgd_openmp_max_threads()
+    if limit < openmp_at_import and limit < threads:
+        return limit
+    return threads
+
+
+def set_num_threads(n):
+    """Use `n` threads in large steps from now on, in the whole process.
+
+    Args:
+        n: a positive int, or None for the default: OMP_NUM_THREADS, CPU affinity and the cgroup's
+            CPU quota, whichever is least.
+
+    Raises:
+        TypeError: `n` is not an int. ValueError: `n` is not in 1 … 4096.
+    """
+    global chosen_threads
+    if n is None:
+        chosen_threads = 0
+        return
+    if isinstance(n, bool) or not isinstance(n, int):
+        raise TypeError(f"the number of threads must be an int or None, got {type(n).__name__}")
+    if not 1 <= n <= 4096:
+        raise ValueError(f"the number of threads must be in 1 … 4096, got {n}")
+    chosen_threads = n
+
+
+def get_num_threads():
+    """The number of threads that a large step uses: 1 in a forked child or a serial build."""
+    return team_size(1, 0) if openmp_version else 1
+
+
+def get_chosen_threads():
+    """What set_num_threads was given, None for the default: for restoring it."""
+    return chosen_threads if chosen_threads > 0 else None
+
+
+# Below this many bytes waking a thread costs more than it saves.
+cdef Py_ssize_t GATHER_SERIAL_BELOW = 1 << 20
+
+
+@cython.boundscheck(False)
+@cython.wraparound(False)
+cdef void copy_rows(const char* src, Py_ssize_t stride, const cnp.int64_t* index, Py_ssize_t begin,
+                    Py_ssize_t end, Py_ssize_t row_bytes, char* out) noexcept nogil:
+    cdef Py_ssize_t i
+    # A constant size lets the compiler turn the copy into one load and one store.
+    if row_bytes == 4:
+        for i in range(begin, end):
+            memcpy(out + i * 4, src + index[i] * stride, 4)
+    elif row_bytes == 8:
+        for i in range(begin, end):
+            memcpy(out + i * 8, src + index[i] * stride, 8)
+    else:
+        for i in range(begin, end):
+            memcpy(out + i * row_bytes, src + index[i] * stride, row_bytes)
+
+
+def gather_rows(cnp.ndarray src not None, cnp.ndarray index not None, cnp.ndarray out not None):
+    """Write `src[index]` into `out`, bit for bit, with all threads when the rows are many.
+
+    Args:
+        src: (n, …) of any dtype without objects, its rows C-contiguous, any stride between them.
+        index: (m,) int64, C-contiguous, each in 0 … n-1.
+        out: (m, …) C-contiguous, writeable, of src's dtype and row shape; must not overlap src.
+
+    Raises:
+        TypeError, ValueError: an array is not as above. IndexError: an index is out of range.
+        Nothing has been written then.
+    """
+    cdef Py_ssize_t n, m, i, row_bytes, stride, team, t
+    cdef const cnp.int64_t* rows
+    cdef const char* source
+    cdef char* target
+    if src.ndim < 1 or src.dtype.hasobject:
+        raise TypeError("gather_rows: src must have at least one dimension and no object dtype")
+    if index.ndim != 1 or cnp.PyArray_TYPE(index) != cnp.NPY_INT64 or not index.flags.carray_ro:
+        raise TypeError("gather_rows: index must be a C-contiguous one-dimensional int64 array")
+    n, m = src.shape[0], index.shape[0]
+    if out.dtype != src.dtype or out.ndim != src.ndim or out.shape[0] != m or not out.flags.carray:
+        raise ValueError("gather_rows: out must be C-contiguous, writeable and of src's dtype and row shape")
+    for i in range(1, src.ndim):
+        if out.shape[i] != src.shape[i]:
+            raise ValueError("gather_rows: out and src differ in the shape of a row")
+    row_bytes = src.dtype.itemsize
+    for i in range(src.ndim - 1, 0, -1):
+        if src.shape[i] != 1 and src.strides[i] != row_bytes:
+            raise ValueError("gather_rows: the rows of src must be C-contiguous")
+        row_bytes *= src.shape[i]
+    rows = <const cnp.int64_t*> cnp.PyArray_DATA(index)
+    for i in range(m):
+        if rows[i] < 0 or rows[i] >= n:
+            raise IndexError(f"gather_rows: index[{i}] = {rows[i]} is out of range for {n} rows")
+    stride = src.strides[0]
+    source = <const char*> cnp.PyArray_DATA(src)
+    target = <char*> cnp.PyArray_DATA(out)
+    if m == 0 or row_bytes == 0:
+        return
+    team = team_size(m * row_bytes, GATHER_SERIAL_BELOW)
+    if team == 1:
+        copy_rows(source, stride, rows, 0, m, row_bytes, target)
+        return
+    with nogil:
+        for t in prange(team, schedule="static", chunksize=1, num_threads=team):
+            copy_rows(source, stride, rows, t * m // team, (t + 1) * m // team, row_bytes, target)

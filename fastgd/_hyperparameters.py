@@ -1,0 +1,138 @@
+"""What a hyperparameter may be: one check for each kind, and the mapping that holds a group's.
+
+A check takes (name, value) and returns the value in its normal form, or raises TypeError or ValueError
+naming the hyperparameter. Any number may instead be a schedule, a function of the step count; its
+values pass the same check when they are used.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from typing import Any, TypeAlias
+
+Check: TypeAlias = Callable[[str, Any], Any]
+Values: TypeAlias = dict[str, Any]
+
+
+def real(name: str, value: Any) -> Any:
+    """A finite number as a float, or a schedule as it is."""
+    if type(value) is float and math.isfinite(value):  # the usual case, on the path of every step
+        return value
+    if callable(value):
+        return value
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(
+            f"{name} must be a number or a function of the step, got {type(value).__name__}: {value!r}"
+        )
+    if not math.isfinite(value):
+        raise ValueError(f"{name} must be finite, got {value!r}")
+    return float(value)
+
+
+def nonnegative(name: str, value: Any) -> Any:
+    value = real(name, value)
+    if not callable(value) and value < 0:
+        raise ValueError(f"{name} must be at least 0, got {value!r}")
+    return value
+
+
+def fraction(name: str, value: Any) -> Any:
+    value = real(name, value)
+    if not callable(value) and not 0 <= value < 1:
+        raise ValueError(f"{name} must be in [0, 1), got {value!r}")
+    return value
+
+
+def fractions(name: str, value: Any) -> Any:
+    """A pair, each a fraction or a schedule of fractions."""
+    if not isinstance(value, (tuple, list)) or len(value) != 2:
+        raise TypeError(f"{name} must be a pair of numbers in [0, 1), got {value!r}")
+    return (fraction(f"{name}[0]", value[0]), fraction(f"{name}[1]", value[1]))
+
+
+def flag(name: str, value: Any) -> Any:
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, got {value!r}")
+    return value
+
+
+def limit(name: str, value: Any) -> Any:
+    """A positive number, a schedule, or None for no limit."""
+    if value is None:
+        return None
+    value = real(name, value)
+    if not callable(value) and value <= 0:
+        raise ValueError(f"{name} must be greater than 0, or None for no clipping; got {value!r}")
+    return value
+
+
+def is_scheduled(value: Any) -> bool:
+    return callable(value) or (isinstance(value, tuple) and any(map(callable, value)))
+
+
+def evaluate(check: Check, name: str, value: Any, step: int) -> Any:
+    """The value at `step`, checked."""
+    if isinstance(value, tuple):
+        value = tuple(part(step) if callable(part) else part for part in value)
+    elif callable(value):
+        value = value(step)
+    value = check(name, value)
+    if is_scheduled(value):
+        raise TypeError(f"{name}: the schedule returned a function at step {step}, expected a number")
+    return value
+
+
+class ParamGroup(MutableMapping[str, Any]):
+    """One parameter group: its arrays under "params" and its hyperparameters.
+
+    Assigning a hyperparameter checks it at once and takes effect at the next step. Keys cannot be
+    added or removed, and the arrays change through the optimizer only.
+    """
+
+    def __init__(
+        self,
+        params: list[Any],
+        values: Values,
+        check: Callable[[Mapping[str, Any]], Values],
+        changed: Callable[[ParamGroup, Values], None],
+    ) -> None:
+        self._params = params
+        self._check = check
+        self._changed = changed
+        self._store(check(values))
+
+    def _store(self, values: Values) -> None:
+        self._values = values
+        self._scheduled = tuple(key for key, value in values.items() if is_scheduled(value))
+
+    def __getitem__(self, key: str) -> Any:
+        return list(self._params) if key == "params" else self._values[key]
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        if key == "params":
+            raise TypeError("the arrays of a group cannot be assigned; use rebind() or add_param_group()")
+        values = self._check({**self._values, key: value})
+        self._changed(self, values)
+
+    def __delitem__(self, key: str) -> None:
+        raise TypeError(f"a parameter group always has {key!r}; assign it another value instead")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(("params", *self._values))
+
+    def __len__(self) -> int:
+        return 1 + len(self._values)
+
+    def __repr__(self) -> str:
+        return f"ParamGroup({dict(self)!r})"
+
+    def at(self, step: int, checks: Mapping[str, Check]) -> Values:
+        """The hyperparameters with every schedule evaluated at `step`."""
+        if not self._scheduled:
+            return self._values
+        values = dict(self._values)
+        for key in self._scheduled:
+            values[key] = evaluate(checks[key], key, values[key], step)
+        return values

@@ -1,0 +1,104 @@
+"""Nested containers of arrays: flattening into named leaves, and back.
+
+A tree is an ndarray, or a list, tuple or dict of trees. A leaf's name is its path, keys and positions
+joined by "/". A tree's spec tells the engine how to walk gradients of the same structure: None for a
+leaf, (None, specs of the children) for a list or tuple, (keys, specs of the children) for a dict.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array: TypeAlias = NDArray[Any]
+Spec: TypeAlias = Any  # recursive, see above
+SOLE_NAME = "params"  # the name of a tree that is one array
+
+
+def flatten(tree: Any, prefix: str = "") -> tuple[list[tuple[str, Any]], Spec]:
+    """The named leaves of `tree` in order, and its spec. Any object but a container is a leaf."""
+    leaves: list[tuple[str, Any]] = []
+
+    def walk(node: Any, path: str) -> Spec:
+        if isinstance(node, dict):
+            keys = tuple(node)
+            children = tuple(walk(node[key], f"{path}/{key}" if path else str(key)) for key in keys)
+            return keys, children
+        if isinstance(node, (list, tuple)):
+            paths = (f"{path}/{i}" if path else str(i) for i in range(len(node)))
+            return None, tuple(map(walk, node, paths))
+        leaves.append((path or SOLE_NAME, node))
+        return None
+
+    return leaves, walk(tree, prefix)
+
+
+def rebuild(tree: Any, replace: Callable[[Any], Any]) -> Any:
+    """A tree of the same containers with every leaf replaced, in the order of `flatten`."""
+    if isinstance(tree, dict):
+        return {key: rebuild(child, replace) for key, child in tree.items()}
+    if isinstance(tree, tuple) and hasattr(tree, "_fields"):
+        return type(tree)(*(rebuild(child, replace) for child in tree))
+    if isinstance(tree, (list, tuple)):
+        return type(tree)([rebuild(child, replace) for child in tree])
+    return replace(tree)
+
+
+def check_parameter(name: str, array: Any) -> None:
+    """Refuse what a step cannot update in place.
+
+    Raises:
+        TypeError: not an ndarray, or not native float32 or float64.
+        ValueError: read-only, misaligned or not contiguous.
+    """
+    if not isinstance(array, np.ndarray) or isinstance(array, np.ma.MaskedArray):
+        raise TypeError(
+            f"parameter {name!r} must be a numpy.ndarray, got "
+            f"{type(array).__module__}.{type(array).__qualname__}"
+        )
+    if array.dtype not in (np.float32, np.float64) or not array.dtype.isnative:
+        raise TypeError(
+            f"parameter {name!r} has dtype {array.dtype.str if array.dtype.names is None else 'struct'}"
+            f"; expected native float32 or float64: convert it with .astype(np.float32)"
+        )
+    if not array.flags.writeable:
+        raise ValueError(f"parameter {name!r} is read-only, so it cannot be updated; pass a copy")
+    if not array.flags.aligned:
+        raise ValueError(f"parameter {name!r} is not aligned in memory; pass a copy")
+    if not (array.flags.c_contiguous or array.flags.f_contiguous):
+        raise ValueError(
+            f"parameter {name!r} is not contiguous (strides {array.strides}); "
+            "pass numpy.ascontiguousarray() of it, or the array that it is a view of"
+        )
+
+
+def check_disjoint(named: Sequence[tuple[str, Array]]) -> None:
+    """Refuse parameters that share memory: one of the two updates would be lost.
+
+    Raises: ValueError naming both.
+    """
+    spans = sorted(
+        (array.ctypes.data, array.ctypes.data + array.nbytes, name)
+        for name, array in named
+        if array.nbytes
+    )
+    for (_, end, first), (begin, _, second) in zip(spans, spans[1:], strict=False):
+        if begin < end:
+            raise ValueError(
+                f"parameters {first!r} and {second!r} overlap in memory; "
+                "list a shared array once, with the sum of its gradients"
+            )
+
+
+def is_groups(params: Any) -> bool:
+    """Whether `params` is a list of group dicts and not a tree."""
+    return (
+        isinstance(params, (list, tuple))
+        and len(params) > 0
+        and all(isinstance(group, dict) and "params" in group for group in params)
+    )
+
+

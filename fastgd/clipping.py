@@ -1,0 +1,131 @@
+"""Stand-alone clipping and norms, for code that does not clip inside the step.
+
+`clip_norm` and `clip_value` of an optimizer do the same inside the step, without writing the gradients
+and without another pass over memory.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastgd import _engine, _tree
+from fastgd._hyperparameters import limit
+from fastgd._tree import Array
+
+
+def global_norm(grads: Any) -> float:
+    """The Euclidean norm of all arrays of a tree taken as one vector.
+
+    Exact to rounding: float64 accumulators, no overflow for finite input, the same bits at any number
+    of threads. NaN or infinity where an array has one.
+
+    Args:
+        grads: an array or any nesting of list, tuple and dict of arrays of any floating-point dtype
+            and layout; None leaves are left out.
+
+    Raises:
+        TypeError: a leaf is not an array of a floating-point dtype; names it.
+
+    Example:
+        >>> import numpy as np, fastgd
+        >>> fastgd.global_norm([np.array([3.0, 0.0]), {"b": np.array([4.0]), "c": None}])
+        5.0
+    """
+    named = _named_arrays(grads)
+    if not named:
+        return 0.0
+    # A plan over stand-ins of the gradients' shapes that occupy no memory: only the norm is taken.
+    arrays = [array for _, array in named]
+    stand_ins = [_stand_in(array) for array in arrays]
+    names = [name for name, _ in named]
+    plan = _engine.Plan(
+        "sgd", stand_ins, names, [()] * len(names), [0] * len(names), ((None, (None,) * len(names)),),
+        [0] * len(names),
+    )
+    plan.bind(arrays)
+    try:
+        return plan.measure()
+    finally:
+        plan.release()
+
+
+def clip_grad_norm_(grads: Any, max_norm: float) -> float:
+    """Multiply all gradients, in place, by min(1, max_norm / norm); returns the norm before.
+
+    Args:
+        grads: as in `global_norm`, writeable. A NaN norm makes every gradient NaN.
+        max_norm: greater than 0.
+
+    Raises:
+        TypeError, ValueError: a leaf is not a writeable array of a floating-point dtype, or max_norm
+            is out of range. Nothing has changed then.
+
+    Example:
+        >>> import numpy as np, fastgd
+        >>> g = np.array([3.0, 4.0])
+        >>> fastgd.clip_grad_norm_(g, 1.0)
+        5.0
+        >>> g.tolist()
+        [0.6000000000000001, 0.8]
+
+    References:
+        Pascanu, Mikolov & Bengio 2013, algorithm 1.
+    """
+    _require_number("max_norm", max_norm)
+    named = _writeable(grads)
+    norm = global_norm(grads)
+    # Not `norm > max_norm`, so that a NaN norm is seen in the gradients.
+    if not norm <= max_norm:
+        for _, array in named:
+            np.multiply(array, max_norm / norm, out=array, casting="same_kind")
+    return norm
+
+
+def clip_grad_value_(grads: Any, clip_value: float) -> None:
+    """Clamp every element of every gradient, in place, to ±clip_value; a NaN stays.
+
+    Args, Raises: as `clip_grad_norm_`.
+
+    Example:
+        >>> import numpy as np, fastgd
+        >>> g = np.array([-3.0, 0.5])
+        >>> fastgd.clip_grad_value_(g, 1.0)
+        >>> g.tolist()
+        [-1.0, 0.5]
+    """
+    _require_number("clip_value", clip_value)
+    for _, array in _writeable(grads):
+        bound = array.dtype.type(clip_value)
+        np.clip(array, -bound, bound, out=array)
+
+
+def _named_arrays(grads: Any) -> list[tuple[str, Array]]:
+    leaves, _ = _tree.flatten(grads)
+    return [(name, np.asarray(leaf) if hasattr(leaf, "__array__") else leaf)
+            for name, leaf in leaves if leaf is not None]
+
+
+def _writeable(grads: Any) -> list[tuple[str, Array]]:
+    leaves, _ = _tree.flatten(grads)
+    named = [(name, leaf) for name, leaf in leaves if leaf is not None]
+    for name, leaf in named:
+        if not isinstance(leaf, np.ndarray) or not (leaf.dtype.kind == "f" or leaf.dtype.name == "bfloat16"):
+            raise TypeError(f"gradient {name!r} must be an array of a floating-point dtype to be clipped in place")
+        if not leaf.flags.writeable:
+            raise ValueError(f"gradient {name!r} is read-only, so it cannot be clipped in place; pass a copy")
+    return named
+
+
+def _require_number(name: str, value: Any) -> None:
+    if value is None or callable(limit(name, value)):
+        raise TypeError(f"{name} must be a number greater than 0, got {value!r}")
+
+
+def _stand_in(array: Array) -> Array:
+    """An array of the same shape, float32 or float64 as the norm needs, over one element of memory."""
+    if not isinstance(array, np.ndarray):
+        return np.zeros((), np.float64)  # bind refuses the leaf and names it
+    dtype = np.float64 if array.dtype.itemsize >= 8 else np.float32
+    return np.lib.stride_tricks.as_strided(np.zeros(1, dtype), array.shape, (0,) * array.ndim, writeable=True)
