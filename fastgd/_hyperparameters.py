@@ -95,44 +95,42 @@ class ParamGroup(MutableMapping[str, Any]):
         self,
         params: list[Any],
         values: Values,
-        check: Callable[[Mapping[str, Any]], Values],
-        changed: Callable[[ParamGroup, Values], None],
+        checks: Mapping[str, Check],
+        assign: Callable[[ParamGroup, Values], None],
     ) -> None:
         self._params = params
-        self._check = check
-        self._changed = changed
-        self._store(check(values))
+        self._checks = checks
+        self._assign = assign
+        self.store(values)
 
-    def _store(self, values: Values) -> None:
-        self._values = values
-        self._scheduled = tuple(key for key, value in values.items() if is_scheduled(value))
+    def store(self, values: Values) -> None:
+        """Replace the hyperparameters by others, already checked."""
+        self.constants = values  # what a step reads, as long as nothing is scheduled
+        self.scheduled = tuple(key for key, value in values.items() if is_scheduled(value))
+
+    def values_at(self, step: int) -> Values:
+        """The hyperparameters with every schedule evaluated at `step`, and checked."""
+        values = dict(self.constants)
+        for key in self.scheduled:
+            values[key] = evaluate(self._checks[key], key, values[key], step)
+        return values
 
     def __getitem__(self, key: str) -> Any:
-        return list(self._params) if key == "params" else self._values[key]
+        return list(self._params) if key == "params" else self.constants[key]
 
     def __setitem__(self, key: str, value: Any) -> None:
         if key == "params":
             raise TypeError("the arrays of a group cannot be assigned; use rebind() or add_param_group()")
-        values = self._check({**self._values, key: value})
-        self._changed(self, values)
+        self._assign(self, {**self.constants, key: value})
 
     def __delitem__(self, key: str) -> None:
         raise TypeError(f"a parameter group always has {key!r}; assign it another value instead")
 
     def __iter__(self) -> Iterator[str]:
-        return iter(("params", *self._values))
+        return iter(("params", *self.constants))
 
     def __len__(self) -> int:
-        return 1 + len(self._values)
+        return 1 + len(self.constants)
 
     def __repr__(self) -> str:
         return f"ParamGroup({dict(self)!r})"
-
-    def at(self, step: int, checks: Mapping[str, Check]) -> Values:
-        """The hyperparameters with every schedule evaluated at `step`."""
-        if not self._scheduled:
-            return self._values
-        values = dict(self._values)
-        for key in self._scheduled:
-            values[key] = evaluate(checks[key], key, values[key], step)
-        return values

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NoReturn
 
@@ -11,7 +10,7 @@ import numpy as np
 
 from fastgd import _engine, _tree
 from fastgd._engine._arena import allocate
-from fastgd._hyperparameters import Check, ParamGroup, Values, evaluate, flag, limit, real
+from fastgd._hyperparameters import Check, ParamGroup, Values, evaluate, limit, real
 from fastgd._tree import Array, Spec
 
 Slots = tuple[Array | None, ...]  # one-dimensional, in the memory order of the parameter
@@ -42,15 +41,12 @@ class Optimizer:
     def __init__(
         self, params: Any, defaults: Values, *, clip_norm: Any, clip_value: Any, nonfinite: str
     ) -> None:
-        self._lock = threading.Lock()
+        self._gate = _engine.Gate()
         self._defaults = self._checked(defaults)
-        self.clip_norm = clip_norm
-        self.clip_value = clip_value
-        self.nonfinite = nonfinite
+        self._set_options(clip_norm, clip_value, nonfinite)
         self._groups: list[ParamGroup] = []
         self._members: list[_Members] = []
-        self._step_count = 0
-        self._grad_norm: float | None = None
+        self._plan: Any = None
         self._track = False
         if _tree.is_groups(params):
             self._extend([(f"{i}", group) for i, group in enumerate(params)])
@@ -73,8 +69,8 @@ class Optimizer:
         """What the state is filled with at first."""
         return 0.0
 
-    def coefficients(self, values: Values, t: int) -> tuple[float, tuple[float, ...]]:
-        """(L2 weight decay, the rule's coefficients) of an array's t-th step, in double precision."""
+    def coefficients(self, values: Values, t: int) -> tuple[float, ...]:
+        """L2 weight decay and the rule's coefficients of an array's t-th step, in double precision."""
         raise NotImplementedError
 
     # --- the step ---
@@ -102,44 +98,38 @@ class Optimizer:
                 a parameter, or a schedule returned a value out of range.
             FloatingPointError: with nonfinite="raise", a gradient has a NaN or an infinity.
         """
-        with self._lock:
+        scale = 1.0 if grad_scale == 1 else _number("grad_scale", grad_scale)
+        outcome = _engine.retired
+        while outcome == _engine.retired:  # unless another thread adds a group, once
             plan = self._plan
-            count = self._step_count
-            scale = real("grad_scale", grad_scale)
-            rows = plan.bind(grads)
-            try:
-                for row, (group, t) in enumerate(rows):
-                    values = self._groups[group].at(count, self.checks)
-                    plan.set_row(row, values["maximize"], *self.coefficients(values, t))
-                norm, culprit = plan.run(
-                    scale,
-                    self._limit_at("clip_norm", count),
-                    self._limit_at("clip_value", count),
-                    self._nonfinite != "propagate",
-                    self._track,
-                )
-            finally:
-                plan.release()
-            self._grad_norm = norm
-            if culprit < 0:
-                self._step_count = count + 1
-                return True
+            clip_norm, clip_value = self._limits or self._limits_at(plan.step_count)
+            outcome = plan.step(
+                grads,
+                self._groups,
+                self.coefficients,
+                scale,
+                clip_norm,
+                clip_value,
+                self._nonfinite != "propagate",
+                self._track,
+            )
+        if outcome == _engine.taken:
+            return True
         if self._nonfinite == "raise":
             raise FloatingPointError(
-                f"gradient {plan.names[culprit]!r} has a NaN or an infinity at step {count}; no "
-                "parameter was changed. Look for a learning rate that is too large, a division by "
-                'zero or an overflow in the loss, or pass nonfinite="skip"'
+                f"gradient {plan.names[outcome]!r} has a NaN or an infinity at step "
+                f"{plan.step_count}; no parameter was changed. Look for a learning rate that is too "
+                'large, a division by zero or an overflow in the loss, or pass nonfinite="skip"'
             )
         return False
 
-    def _limit_at(self, name: str, step: int) -> float:
-        """clip_norm or clip_value at this step as the engine takes it: inf for none."""
-        value: Any = self._clip_norm if name == "clip_norm" else self._clip_value
-        if value is None:
-            return math.inf
-        if callable(value):
-            value = evaluate(limit, name, value, step)
-        return math.inf if value is None else value  # type: ignore[no-any-return]
+    def _limits_at(self, step: int) -> tuple[float, float]:
+        """clip_norm and clip_value as the engine takes them: inf for none."""
+        norm, value = (
+            None if given is None else evaluate(limit, name, given, step)
+            for name, given in (("clip_norm", self._clip_norm), ("clip_value", self._clip_value))
+        )
+        return math.inf if norm is None else norm, math.inf if value is None else value
 
     # --- options of the optimizer as a whole ---
 
@@ -152,7 +142,7 @@ class Optimizer:
 
     @clip_norm.setter
     def clip_norm(self, value: Any) -> None:
-        self._clip_norm = limit("clip_norm", value)
+        self._set_options(value, self._clip_value, self._nonfinite)
 
     @property
     def clip_value(self) -> Any:
@@ -161,7 +151,7 @@ class Optimizer:
 
     @clip_value.setter
     def clip_value(self, value: Any) -> None:
-        self._clip_value = limit("clip_value", value)
+        self._set_options(self._clip_norm, value, self._nonfinite)
 
     @property
     def nonfinite(self) -> str:
@@ -170,16 +160,21 @@ class Optimizer:
 
     @nonfinite.setter
     def nonfinite(self, value: str) -> None:
-        if value not in NONFINITE:
-            raise ValueError(f'nonfinite must be "propagate", "raise" or "skip", got {value!r}')
-        self._nonfinite = value
+        self._set_options(self._clip_norm, self._clip_value, value)
+
+    def _set_options(self, clip_norm: Any, clip_value: Any, nonfinite: Any) -> None:
+        """Check all three, then set them and what a step derives from them."""
+        options = _checked_options(clip_norm, clip_value, nonfinite)
+        self._clip_norm, self._clip_value, self._nonfinite = options
+        scheduled = callable(self._clip_norm) or callable(self._clip_value)
+        self._limits = None if scheduled else self._limits_at(0)
 
     # --- what can be looked at ---
 
     @property
     def step_count(self) -> int:
         """Steps taken; schedules are functions of it. Skipped and refused steps do not count."""
-        return self._step_count
+        return self._plan.step_count
 
     @property
     def grad_norm(self) -> float | None:
@@ -187,7 +182,7 @@ class Optimizer:
 
         None where it was not computed: it is with clip_norm and with nonfinite="raise" or "skip".
         """
-        return self._grad_norm
+        return self._plan.grad_norm
 
     @property
     def param_groups(self) -> list[ParamGroup]:
@@ -202,7 +197,7 @@ class Optimizer:
     @property
     def state(self) -> dict[str, dict[str, Any]]:
         """The state by parameter name: "step" and the live arrays of the slots in use."""
-        with self._lock:
+        with self._gate:
             return self._state()
 
     def _state(self) -> dict[str, dict[str, Any]]:
@@ -225,7 +220,7 @@ class Optimizer:
             + "}"
             for group, members in zip(self._groups, self._members, strict=True)
         )
-        return f"{type(self).__name__}(step_count={self._step_count}, groups=[{groups}])"
+        return f"{type(self).__name__}(step_count={self.step_count}, groups=[{groups}])"
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(
@@ -247,7 +242,7 @@ class Optimizer:
         """
         if not isinstance(group, Mapping) or "params" not in group:
             raise TypeError('a parameter group must be a dict with the key "params"')
-        with self._lock:
+        with self._gate:
             self._extend([(f"{len(self._groups)}", group)])
 
     def rebind(self, params: Any) -> None:
@@ -260,7 +255,7 @@ class Optimizer:
             TypeError, ValueError: an array differs from the one it replaces or cannot be updated
                 in place. The old arrays stay bound then.
         """
-        with self._lock:
+        with self._gate:
             trees = [params] if len(self._groups) == 1 and not _tree.is_groups(params) else params
             if not isinstance(trees, (list, tuple)) or len(trees) != len(self._groups):
                 raise ValueError(f"rebind: expected a list of {len(self._groups)} trees, one for each group")
@@ -285,12 +280,12 @@ class Optimizer:
                             "than the array that it replaces; pass a copy with order='K' of that one"
                         )
                 fresh.append(_Members(named, spec, old.slots))
-            self._commit(self._groups, fresh, self._plan.steps.tolist())
+            self._commit(self._groups, fresh, self._plan.steps.tolist(), self._plan.step_count)
 
     def _extend(self, additions: list[tuple[str, Mapping[str, Any]]]) -> None:
         """Validate and add groups, each with the prefix of its names; all of them or none."""
         groups, members = list(self._groups), list(self._members)
-        steps = self._plan.steps.tolist() if groups else []
+        steps, count = (self._plan.steps.tolist(), self._plan.step_count) if groups else ([], 0)
         for prefix, group in additions:
             overrides = {key: value for key, value in group.items() if key != "params"}
             values = self._checked({**self._defaults, **overrides})
@@ -300,14 +295,14 @@ class Optimizer:
             arrays = [array for _, array in named]
             slots = self._allocate(arrays, values, [(None,) * len(self.slots)] * len(arrays))
             members.append(_Members(named, spec, slots))
-            groups.append(ParamGroup(arrays, values, self._checked, self._change))
+            groups.append(ParamGroup(arrays, values, self.checks, self._change))
             steps += [0] * len(arrays)
         if not any(part.params for part in members):
             raise ValueError("an optimizer needs at least one parameter array, got none")
-        self._commit(groups, members, steps)
+        self._commit(groups, members, steps, count)
 
     def _commit(
-        self, groups: list[ParamGroup], members: list[_Members], steps: list[int]
+        self, groups: list[ParamGroup], members: list[_Members], steps: list[int], step_count: int
     ) -> None:
         """Build the plan of new groups and members, then swap all three in."""
         named = [pair for part in members for pair in zip(part.names, part.params, strict=True)]
@@ -317,30 +312,35 @@ class Optimizer:
             raise ValueError(f"two parameters have the same name: {twice}; rename the keys")
         _tree.check_disjoint(named)
         plan = _engine.Plan(
-            self.rule,
             [array for _, array in named],
             names,
-            [slots for part in members for slots in part.slots],
             [i for i, part in enumerate(members) for _ in part.names],
             tuple(part.spec for part in members),
+            self._gate,
+            self.rule,
+            [slots for part in members for slots in part.slots],
             steps,
+            step_count,
         )
         for group, part in zip(groups, members, strict=True):
             group._params = part.params
+        if self._plan is not None:
+            self._plan.retired = True
         self._groups, self._members, self._plan = groups, members, plan
 
     def _change(self, group: ParamGroup, values: Values) -> None:
-        """A hyperparameter was assigned: adapt the slots if the group now needs others."""
-        with self._lock:
-            if self.uses(values) != self.uses(group._values):
+        """A hyperparameter was assigned: check, and adapt the slots if the group now needs others."""
+        values = self._checked(values)
+        with self._gate:
+            if self.uses(values) != self.uses(group.constants):
                 members = list(self._members)
                 i = next(i for i, other in enumerate(self._groups) if other is group)
                 old = members[i]
                 slots = self._allocate(old.params, values, old.slots)
                 named = list(zip(old.names, old.params, strict=True))
                 members[i] = _Members(named, old.spec, slots)
-                self._commit(self._groups, members, self._plan.steps.tolist())
-            group._store(values)
+                self._commit(self._groups, members, self._plan.steps.tolist(), self._plan.step_count)
+            group.store(values)
 
     def _allocate(self, params: list[Array], values: Values, present: list[Slots]) -> list[Slots]:
         """The slots that `values` needs: those present are kept, the others are made."""
@@ -359,13 +359,12 @@ class Optimizer:
 
     def _checked(self, values: Mapping[str, Any]) -> Values:
         """The hyperparameters in their normal form, or TypeError or ValueError naming one."""
-        known = {**self.checks, "maximize": flag}
         for name in values:
-            if name not in known:
+            if name not in self.checks:
                 raise ValueError(
-                    f"{type(self).__name__} has no hyperparameter {name!r}; it has {', '.join(known)}"
+                    f"{type(self).__name__} has no hyperparameter {name!r}; it has {', '.join(self.checks)}"
                 )
-        checked = {name: known[name](name, value) for name, value in values.items()}
+        checked = {name: self.checks[name](name, value) for name, value in values.items()}
         self.check_together(checked)
         return checked
 
@@ -381,23 +380,19 @@ class Optimizer:
             "options": {"clip_norm": …, "clip_value": …, "nonfinite": …}}. Schedules are in it as
             the functions that they are.
         """
-        with self._lock:
+        with self._gate:
             return {
                 "optimizer": type(self).__name__,
-                "step_count": self._step_count,
+                "step_count": self._plan.step_count,
                 "state": {
                     name: {key: _copied(value) for key, value in entry.items()}
                     for name, entry in self._state().items()
                 },
                 "param_groups": [
-                    {"params": list(members.names), **group._values}
+                    {"params": list(members.names), **group.constants}
                     for group, members in zip(self._groups, self._members, strict=True)
                 ],
-                "options": {
-                    "clip_norm": self._clip_norm,
-                    "clip_value": self._clip_value,
-                    "nonfinite": self._nonfinite,
-                },
+                "options": self._options(),
             }
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> list[str]:
@@ -415,7 +410,7 @@ class Optimizer:
             TypeError, ValueError: something is missing, or an array differs in shape or dtype from
                 the state that it replaces. Nothing has changed then.
         """
-        with self._lock:
+        with self._gate:
             return self._load(state_dict, strict)
 
     def _load(self, saved: Mapping[str, Any], strict: bool) -> list[str]:
@@ -434,14 +429,10 @@ class Optimizer:
         differing = sorted(set(self._plan.names) ^ set(saved["state"]))
         if strict and differing:
             raise ValueError(f"load_state_dict: these parameters are only on one side: {differing}")
-        values = [self._saved_values(i, saved) if strict else group._values
+        values = [self._saved_values(i, saved) if strict else group.constants
                   for i, group in enumerate(self._groups)]
-        options = saved["options"] if strict else {}
-        clip_norm = limit("clip_norm", options.get("clip_norm", self._clip_norm))
-        clip_value = limit("clip_value", options.get("clip_value", self._clip_value))
-        nonfinite = options.get("nonfinite", self._nonfinite)
-        if nonfinite not in NONFINITE:
-            raise ValueError(f"load_state_dict: nonfinite must be one of {NONFINITE}, got {nonfinite!r}")
+        options = {**self._options(), **(saved["options"] if strict else {})}
+        _checked_options(**options)
 
         members, steps, copies = [], [], []
         old_steps = iter(self._plan.steps.tolist())
@@ -458,14 +449,20 @@ class Optimizer:
                 steps.append(step)
             members.append(_Members(list(zip(old.names, old.params, strict=True)), old.spec, slots))
 
-        self._commit(self._groups, members, steps)
+        self._commit(self._groups, members, steps, count)
         for target, source in copies:
             target[...] = source
         for group, chosen in zip(self._groups, values, strict=True):
-            group._store(chosen)
-        self._clip_norm, self._clip_value, self._nonfinite = clip_norm, clip_value, nonfinite
-        self._step_count = count
+            group.store(chosen)
+        self._set_options(**options)
         return differing
+
+    def _options(self) -> dict[str, Any]:
+        return {
+            "clip_norm": self._clip_norm,
+            "clip_value": self._clip_value,
+            "nonfinite": self._nonfinite,
+        }
 
     def _saved_values(self, i: int, saved: Mapping[str, Any]) -> Values:
         """The hyperparameters of group i in a state dict, checked."""
@@ -478,7 +475,7 @@ class Optimizer:
         group = groups[i]
         if not isinstance(group, Mapping) or list(group.get("params", ())) != self._members[i].names:
             raise ValueError(f"load_state_dict: the parameters of group {i} differ: expected {self._members[i].names}")
-        current = self._groups[i]._values
+        current = self._groups[i].constants
         values = {key: value for key, value in group.items() if key != "params"}
         if set(values) != set(current):
             raise ValueError(
@@ -486,6 +483,20 @@ class Optimizer:
             )
         return self._checked({key: tuple(value) if isinstance(value, list) else value
                               for key, value in values.items()})
+
+
+def _checked_options(clip_norm: Any, clip_value: Any, nonfinite: Any) -> tuple[Any, Any, str]:
+    if nonfinite not in NONFINITE:
+        raise ValueError(f'nonfinite must be "propagate", "raise" or "skip", got {nonfinite!r}')
+    return limit("clip_norm", clip_norm), limit("clip_value", clip_value), nonfinite
+
+
+def _number(name: str, value: Any) -> float:
+    """A finite number, not a schedule."""
+    value = real(name, value)
+    if callable(value):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    return float(value)
 
 
 def _shaped_like(param: Array, flat: Array) -> Array:

@@ -41,14 +41,17 @@ def global_norm(grads: Any) -> float:
     stand_ins = [_stand_in(array) for array in arrays]
     names = [name for name, _ in named]
     plan = _engine.Plan(
-        "sgd", stand_ins, names, [()] * len(names), [0] * len(names), ((None, (None,) * len(names)),),
+        stand_ins,
+        names,
         [0] * len(names),
+        ((None, (None,) * len(names)),),
+        _engine.Gate(),
+        "sgd",
+        [()] * len(names),
+        [0] * len(names),
+        0,
     )
-    plan.bind(arrays)
-    try:
-        return plan.measure()
-    finally:
-        plan.release()
+    return plan.norm(arrays)
 
 
 def clip_grad_norm_(grads: Any, max_norm: float) -> float:

@@ -17,6 +17,7 @@ steps taken (see `fastgd.schedules`). These keywords are common to all:
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar
 
 from fastgd._hyperparameters import Check, Values, flag, fraction, fractions, nonnegative, real
@@ -117,14 +118,14 @@ class SGD(Optimizer):
     def uses(cls, values: Values) -> tuple[bool, ...]:
         return (values["momentum"] != 0,)
 
-    def coefficients(self, values: Values, t: int) -> tuple[float, tuple[float, ...]]:
+    def coefficients(self, values: Values, t: int) -> tuple[float, ...]:
         lr, momentum = values["lr"], values["momentum"]
         if momentum == 0:
-            return values["weight_decay"], (lr, 0.0, 1.0, 0.0)
+            return (values["weight_decay"], lr, 0.0, 1.0, 0.0)
         inflow = 1.0 if t == 1 else 1.0 - values["dampening"]
         outside, inside = (1.0, lr) if values["lr_in_momentum"] else (lr, 1.0)
         lookahead = inside if values["nesterov"] else 0.0
-        return values["weight_decay"], (outside, momentum, inflow * inside, lookahead)
+        return (values["weight_decay"], outside, momentum, inflow * inside, lookahead)
 
 
 class Adam(Optimizer):
@@ -169,6 +170,7 @@ class Adam(Optimizer):
     """
 
     rule = "adam"
+    decoupled = False  # whether weight_decay acts on the parameter and not on the gradient
     slots = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
     checks: ClassVar[dict[str, Check]] = {
         "lr": nonnegative,
@@ -212,16 +214,15 @@ class Adam(Optimizer):
     def uses(cls, values: Values) -> tuple[bool, ...]:
         return (True, True, values["amsgrad"])
 
-    def coefficients(self, values: Values, t: int) -> tuple[float, tuple[float, ...]]:
-        return values["weight_decay"], self._moments(values, t, 1.0)
-
-    @staticmethod
-    def _moments(values: Values, t: int, keep: float) -> tuple[float, ...]:
+    def coefficients(self, values: Values, t: int) -> tuple[float, ...]:
         beta1, beta2 = values["betas"]
-        correction = (1.0 - beta2**t) ** -0.5
+        l2, keep = values["weight_decay"], 1.0
+        if self.decoupled:
+            l2, keep = 0.0, 1.0 - values["lr"] * l2
+        correction = 1.0 / math.sqrt(1.0 - beta2**t)
         eps = values["eps"] * correction if values["eps_hat"] else values["eps"]
         step_size = values["lr"] / (1.0 - beta1**t)
-        return (step_size, keep, 1.0 - beta1, beta2, 1.0 - beta2, correction, eps)
+        return (l2, step_size, keep, 1.0 - beta1, beta2, 1.0 - beta2, correction, eps)
 
 
 class AdamW(Adam):
@@ -256,6 +257,8 @@ class AdamW(Adam):
         Loshchilov & Hutter 2019, algorithm 2.
     """
 
+    decoupled = True
+
     def __init__(
         self,
         params: Any,
@@ -284,9 +287,6 @@ class AdamW(Adam):
             clip_value=clip_value,
             nonfinite=nonfinite,
         )
-
-    def coefficients(self, values: Values, t: int) -> tuple[float, tuple[float, ...]]:
-        return 0.0, self._moments(values, t, 1.0 - values["lr"] * values["weight_decay"])
 
 
 class Adagrad(Optimizer):
@@ -377,9 +377,9 @@ class Adagrad(Optimizer):
     def initial(cls, values: Values) -> float:
         return float(values["initial_accumulator_value"])
 
-    def coefficients(self, values: Values, t: int) -> tuple[float, tuple[float, ...]]:
+    def coefficients(self, values: Values, t: int) -> tuple[float, ...]:
         lr = values["lr"] / (1.0 + (t - 1) * values["lr_decay"])
-        return values["weight_decay"], (lr, *_epsilons(values))
+        return (values["weight_decay"], lr, *_epsilons(values))
 
 
 class RMSprop(Optimizer):
@@ -476,13 +476,12 @@ class RMSprop(Optimizer):
     def uses(cls, values: Values) -> tuple[bool, ...]:
         return (True, values["momentum"] != 0, values["centered"])
 
-    def coefficients(self, values: Values, t: int) -> tuple[float, tuple[float, ...]]:
+    def coefficients(self, values: Values, t: int) -> tuple[float, ...]:
         lr, alpha, momentum = values["lr"], values["alpha"], values["momentum"]
         # Without momentum there is no buffer for the learning rate to be in.
         outside, inside = (1.0, lr) if values["lr_in_momentum"] and momentum != 0 else (lr, 1.0)
-        return values["weight_decay"], (
-            outside, momentum, inside, alpha, 1.0 - alpha, *_epsilons(values),
-        )
+        decays = (outside, momentum, inside, alpha, 1.0 - alpha)
+        return (values["weight_decay"], *decays, *_epsilons(values))
 
 
 def _epsilons(values: Values) -> tuple[float, float]:

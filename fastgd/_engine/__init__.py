@@ -7,13 +7,13 @@ ARM) compute the same bits.
 
 What the engine promises to the Python layer:
 
-- `Plan.bind` validates a whole set of gradients before anything is written and never writes an array.
-- `Plan.run` cannot fail half-way: it allocates nothing and calls no Python.
+- `Plan.step` validates everything before it writes anything. From the first write on it cannot fail:
+  it allocates nothing and calls no Python.
 - Every result is the same bits at any number of threads.
 - Gradients are only read. Addresses are used only while a reference to their array is held.
 
 What it relies on: parameters were validated by `_tree.check_parameter`, state arrays have the size,
-dtype and memory order of their parameter, and a caller runs bind, set_row and run under one lock.
+dtype and memory order of their parameter, and an optimizer uses its plan inside its `Gate`.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import os
 from typing import TYPE_CHECKING
 
 from fastgd._engine._runtime import (
+    Gate,
     gather_rows,
     get_chosen_threads,
     get_num_threads,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from fastgd._engine import _kernels as kernels
 
 __all__ = [
+    "Gate",
     "Plan",
     "available_isas",
     "chunk",
@@ -44,8 +46,10 @@ __all__ = [
     "has_fma",
     "isa",
     "openmp_version",
+    "retired",
     "rule_names",
     "set_num_threads",
+    "taken",
 ]
 
 
@@ -73,4 +77,6 @@ if not TYPE_CHECKING:
 Plan = kernels.Plan
 chunk: int = kernels.chunk
 has_fma: bool = kernels.has_fma
+taken: int = kernels.taken
+retired: int = kernels.retired
 rule_names: tuple[str, ...] = kernels.rule_names

@@ -8,7 +8,12 @@ cimport numpy as cnp
 from cython.parallel cimport prange
 from libc.string cimport memcpy
 
+import time
+
 from fastgd._engine._cgroup import cpu_quota
+
+cdef extern from "pythread.h" nogil:
+    unsigned long PyThread_get_thread_ident()
 
 cdef extern from "platform.h" nogil:
     int fastgd_x86_64_level()
@@ -86,6 +91,37 @@ def get_num_threads():
 def get_chosen_threads():
     """What set_num_threads was given, None for the default: for restoring it."""
     return chosen_threads if chosen_threads > 0 else None
+
+
+cdef class Gate:
+    """Serialises the steps of one optimizer; `with` it. Cheaper than a lock where nobody waits.
+
+    The flag is read and set under the GIL. Whoever finds it set sleeps in short naps: two threads
+    that step one optimizer at the same time are rare, and their steps long.
+    """
+
+    def __enter__(self):
+        self.enter()
+
+    def __exit__(self, *args):
+        self.leave()
+
+    cdef void leave(self) noexcept:
+        self.busy = False
+
+    cdef int enter(self) except -1:
+        while self.busy:
+            if self.generation != fastgd_forked:
+                raise RuntimeError(
+                    "this process was forked while another thread was using the optimizer, whose "
+                    "parameters may be half updated here; make a new one from a checkpoint")
+            if self.thread == PyThread_get_thread_ident():
+                raise RuntimeError("an optimizer was used from within its own step, by a schedule")
+            time.sleep(5e-5)
+        self.busy = True
+        self.generation = fastgd_forked
+        self.thread = PyThread_get_thread_ident()
+        return 0
 
 
 # Below this many bytes waking a thread costs more than it saves.

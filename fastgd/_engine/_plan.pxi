@@ -1,0 +1,289 @@
+# The second half of a step: the norm where it is asked for, and the update.
+
+cdef enum:
+    TAKEN = -1
+    RETIRED = -2
+
+taken = TAKEN
+retired = RETIRED
+
+
+cdef class Plan(Binding):
+    """One optimizer's arrays and state, and the step over them.
+
+    Immutable but for the step counts and the coefficients: an optimizer whose arrays, groups or
+    slots change builds a new plan and swaps it in, so that nothing is ever half changed.
+
+    Args:
+        params, names, groups, specs: see Binding.
+        gate: serialises whatever uses the plan.
+        rule: one of rule_names.
+        slots: for each array the arrays of the rule's state slots, None where unused; same size,
+            dtype and memory order as the parameter.
+        steps: how many steps each array has taken.
+    """
+
+    cdef readonly cnp.ndarray steps
+    cdef readonly object grad_norm  # before clipping, None where the last step did not need it
+    cdef public Py_ssize_t step_count
+    cdef public bint retired  # replaced by another plan
+    cdef Gate gate
+    cdef list slots           # kept alive, since the spans hold their addresses
+    cdef cnp.int64_t[::1] step_counts
+    cdef double[:, ::1] coefficients
+    cdef bint rows_are_groups, uniform
+
+    def __cinit__(self, list params, list names, list groups, tuple specs, Gate gate, str rule,
+                  list slots, list steps, Py_ssize_t step_count):
+        cdef Py_ssize_t i, j
+        self.gate = gate
+        self.slots = slots
+        self.step_count = step_count
+        self.steps = np.array(steps, np.int64)
+        self.step_counts = self.steps
+        for i in range(self.count):
+            for j, slot in enumerate(slots[i]):
+                if slot is not None:
+                    self.spans[i].slots[j] = <size_t> cnp.PyArray_DATA(slot)
+        self.coefficients = np.zeros((self.group_count, WIDTH))
+        self.rows_are_groups = True
+        self.note_uniformity()
+        self.work.rule = rule_names.index(rule)
+
+    def step(self, grads, list groups, coefficients, double grad_scale, double clip_norm,
+             double clip_value, bint finite_only, bint track):
+        """Validate everything, then take the step.
+
+        Args:
+            grads: see Binding.bind.
+            groups: the ParamGroups.
+            coefficients: a function of (hyperparameters, t) that returns (weight decay, the rule's
+                coefficients …) for the arrays of a group that take their t-th step now.
+            grad_scale: multiplies every gradient.
+            clip_norm: the largest global norm, inf for no clipping.
+            clip_value: the largest magnitude of an element, inf for no clipping.
+            finite_only: take no step when a gradient has a NaN or an infinity.
+            track: also sum the squares of gradients, updates and parameters, for `norms`.
+
+        Returns:
+            TAKEN; or RETIRED, if another thread has put a new plan in this one's place; or the number
+            of the first non-finite gradient, which kept the step from being taken.
+        """
+        self.gate.enter()
+        try:
+            if self.retired:
+                return RETIRED
+            self.bind(grads)
+            if self.present == self.count and self.uniform:
+                self.rows_from_groups(groups, coefficients)
+            else:
+                self.rows_from_counts(groups, coefficients)
+            return self.run(grad_scale, clip_norm, clip_value, finite_only, track)
+        finally:
+            self.release()
+            self.gate.leave()
+
+    def norm(self, grads):
+        """The global norm of `grads`, without a step; the gate is not used."""
+        try:
+            self.bind(grads)
+            self.sweep(REDUCE, team_size(self.elements, SERIAL_BELOW))
+            return self.finish_norm(1.0)[0]
+        finally:
+            self.release()
+
+    def norms(self):
+        """Norms of each array's gradient, update and parameter in the last tracked step.
+
+        Returns: (3, number of arrays) float64; zeros for an array without a gradient.
+        """
+        cdef Py_ssize_t which
+        cdef double[:, ::1] out
+        result = np.zeros((3, self.count))
+        out = result
+        for which in range(3):
+            self.add_pieces(which, out[which])
+        return np.sqrt(result)
+
+    # --- rows of coefficients ---
+
+    cdef int rows_from_groups(self, list groups, object coefficients) except -1:
+        """The usual case, in which the arrays of a group march in step: row g is group g."""
+        cdef Py_ssize_t i, group = -1
+        if not self.rows_are_groups:
+            for i in range(self.count):
+                self.spans[i].row = self.groups[i]
+            self.rows_are_groups = True
+        for i in range(self.count):
+            if self.groups[i] != group:
+                group = self.groups[i]
+                self.fill_row(group, groups[group], coefficients, self.step_counts[i] + 1)
+        return 0
+
+    cdef int rows_from_counts(self, list groups, object coefficients) except -1:
+        """A row for each group and number of steps taken among the arrays that have a gradient."""
+        cdef Py_ssize_t i, row
+        cdef dict rows = {}
+        self.rows_are_groups = False
+        for i in range(self.count):
+            if self.has_gradient(i):
+                self.spans[i].row = rows.setdefault(
+                    (self.groups[i], self.step_counts[i] + 1), len(rows))
+        if len(rows) > self.coefficients.shape[0]:
+            self.coefficients = np.zeros((len(rows), WIDTH))
+        for (group, t), row in rows.items():
+            self.fill_row(row, groups[group], coefficients, t)
+        return 0
+
+    @cython.boundscheck(False)
+    @cython.wraparound(False)
+    cdef int fill_row(self, Py_ssize_t row, object group, object coefficients, Py_ssize_t t) except -1:
+        cdef Py_ssize_t i
+        cdef dict hyperparameters = group.values_at(self.step_count) if group.scheduled else group.constants
+        cdef tuple values = coefficients(hyperparameters, t)
+        if len(values) > WIDTH - WEIGHT_DECAY:
+            raise ValueError("the rule has more coefficients than a row can hold")
+        self.coefficients[row, SCALE] = -1.0 if hyperparameters["maximize"] else 1.0
+        for i in range(len(values)):
+            self.coefficients[row, WEIGHT_DECAY + i] = values[i]
+        return 0
+
+    @cython.boundscheck(False)
+    @cython.wraparound(False)
+    cdef int note_uniformity(self) except -1:
+        """Whether the arrays of each group have taken equally many steps."""
+        cdef Py_ssize_t i
+        self.uniform = True
+        for i in range(1, self.count):
+            if self.groups[i] == self.groups[i - 1] and self.step_counts[i] != self.step_counts[i - 1]:
+                self.uniform = False
+        return 0
+
+    # --- the passes ---
+
+    @cython.boundscheck(False)
+    @cython.wraparound(False)
+    cdef Py_ssize_t run(self, double grad_scale, double clip_norm, double clip_value,
+                        bint finite_only, bint track) except? -3:
+        cdef double norm = 0, factor = grad_scale
+        cdef Py_ssize_t i, culprit
+        cdef bint reduce = clip_norm != INFINITY or finite_only
+        cdef int team = team_size(self.elements, SERIAL_BELOW)
+        self.work.coefficients = &self.coefficients[0, 0]
+        self.work.track = track
+        if reduce:
+            self.sweep(REDUCE, team)
+            norm, culprit = self.finish_norm(fabs(grad_scale))
+            self.grad_norm = norm
+            if finite_only and culprit >= 0:
+                return culprit
+            # A NaN norm gives NaN, which propagates; a norm of 0 gives inf, hence 1.
+            if clip_norm != INFINITY and not clip_norm / norm > 1:
+                factor *= clip_norm / norm
+        for i in range(self.coefficients.shape[0]):
+            self.coefficients[i, SCALE] *= factor
+            self.coefficients[i, CLIP_VALUE] = clip_value
+        self.sweep(UPDATE_BACKWARDS if reduce else UPDATE, team)
+        for i in range(self.count):
+            self.step_counts[i] += self.has_gradient(i)
+        if self.present != self.count:
+            self.note_uniformity()
+        if not reduce:
+            self.grad_norm = None
+        self.step_count += 1
+        return TAKEN
+
+    cdef int sweep(self, Pass what, int team) except -1:
+        cdef const Work* work = &self.work
+        if self.elements < GIL_BELOW:
+            pass_range(work, what, 0, 1)
+        else:
+            with nogil:
+                pass_all(work, what, team)
+        return 0
+
+    @cython.boundscheck(False)
+    @cython.wraparound(False)
+    cdef int add_pieces(self, Py_ssize_t which, double[::1] out) except -1:
+        """Add up the pieces of each array, in order."""
+        cdef Py_ssize_t number, piece, i
+        cdef const double* values = self.work.grad_squares + which * self.partials.shape[1]
+        for number in range(self.work.chunk_count):
+            i = self.work.first[number]
+            for piece in range(self.work.piece[number], self.work.piece[number + 1]):
+                if self.has_gradient(i) and self.spans[i].length > 0:
+                    out[i] += values[piece]
+                i += 1
+        return 0
+
+    cdef tuple finish_norm(self, double scale):
+        """The global norm from the pieces, and the first array that is not finite or -1.
+
+        A float64 sum outside 1e-200 … 1e200 may have lost range: it is taken again over elements
+        divided by the largest.
+        """
+        cdef Py_ssize_t i, culprit = -1
+        cdef double total = 0, largest = 0
+        cdef double[::1] sums = np.zeros(self.count)
+        cdef double[::1] scales
+        self.add_pieces(0, sums)
+        for i in range(self.count):
+            total += sums[i]
+        if 1e-200 < total < 1e200:
+            return scale * root(total), -1
+        scales = np.ones(self.count)
+        for i in range(self.count):
+            if self.spans[i].double_ and self.has_gradient(i) and not 1e-200 < sums[i] < 1e200:
+                scales[i] = self.largest_of(i)
+                # Not finite or all zeros: the largest magnitude says it all.
+                sums[i] = self.rescaled_sum(i, scales[i]) if 0 < scales[i] < INFINITY else scales[i]
+            if culprit < 0 and not isfinite(sums[i]):
+                culprit = i
+            if sums[i] != 0 and scales[i] > largest:
+                largest = scales[i]
+        if culprit >= 0:
+            return INFINITY if all_inf(sums) else NAN, culprit
+        total = 0
+        for i in range(self.count):
+            if sums[i] != 0:
+                total += sums[i] * (scales[i] / largest) ** 2
+        return scale * largest * root(total), culprit
+
+    cdef double largest_of(self, Py_ssize_t i) except? -1:
+        """The largest magnitude in a float64 parameter's gradient, NaN where there is one."""
+        cdef double[BLOCK] decoded
+        cdef double largest = 0, value
+        cdef Py_ssize_t at = 0, n
+        if self.spans[i].layout == 0:
+            return largest_magnitude(<const double*> self.spans[i].grad, self.spans[i].length)
+        while at < self.spans[i].length and largest == largest:
+            n = min(<Py_ssize_t> BLOCK, self.spans[i].length - at)
+            decode(<const Layout*> self.spans[i].layout, at, n, &decoded[0])
+            value = largest_magnitude(<const double*> &decoded[0], n)
+            if not value <= largest:
+                largest = value
+            at += n
+        return largest
+
+    cdef double rescaled_sum(self, Py_ssize_t i, double scale) except? -1:
+        cdef double[BLOCK] decoded
+        cdef double total = 0
+        cdef Py_ssize_t at = 0, n
+        if self.spans[i].layout == 0:
+            return scaled_sum_of_squares(
+                <const double*> self.spans[i].grad, self.spans[i].length, scale)
+        while at < self.spans[i].length:
+            n = min(<Py_ssize_t> BLOCK, self.spans[i].length - at)
+            decode(<const Layout*> self.spans[i].layout, at, n, &decoded[0])
+            total += scaled_sum_of_squares(<const double*> &decoded[0], n, scale)
+            at += n
+        return total
+
+
+cdef bint all_inf(double[::1] sums) noexcept:
+    """Whether no sum is NaN."""
+    cdef Py_ssize_t i
+    for i in range(sums.shape[0]):
+        if sums[i] != sums[i]:
+            return False
+    return True
