@@ -47,7 +47,7 @@ class Optimizer:
         self._groups: list[ParamGroup] = []
         self._members: list[_Members] = []
         self._plan: Any = None
-        self._track = False
+        self.track_norms = False
         if _tree.is_groups(params):
             self._extend([(f"{i}", group) for i, group in enumerate(params)])
         else:
@@ -111,7 +111,7 @@ class Optimizer:
                 clip_norm,
                 clip_value,
                 self._nonfinite != "propagate",
-                self._track,
+                self.track_norms,
             )
         if outcome == _engine.taken:
             return True
@@ -183,6 +183,30 @@ class Optimizer:
         None where it was not computed: it is with clip_norm and with nonfinite="raise" or "skip".
         """
         return self._plan.grad_norm
+
+    def norms(self) -> dict[str, Array]:
+        """Norms of every parameter's gradient, update and value in the last step.
+
+        With `track_norms = True` a step sums them block by block while it updates, in the same pass
+        over memory. The gradient is the caller's, before grad_scale and clipping.
+
+        Returns:
+            {"grad": …, "update": …, "param": …, "grad_dot_update": …}, each a float64 array with an
+            element for each of `params` in order: three Euclidean norms, and the inner product
+            of gradient and update (the loss changes by it, to first order).
+
+        Raises:
+            RuntimeError: no step has been taken with track_norms on.
+        """
+        squares = self._plan.sums()
+        if squares is None:
+            raise RuntimeError("norms() needs a step taken with track_norms = True")
+        return {
+            "grad": np.sqrt(squares[0]),
+            "update": np.sqrt(squares[1]),
+            "param": np.sqrt(squares[2]),
+            "grad_dot_update": squares[3],
+        }
 
     @property
     def param_groups(self) -> list[ParamGroup]:

@@ -236,8 +236,8 @@ class MiniBatches:
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Make the next `iter` yield exactly the batches that remained when the state was saved.
 
-        If that was after the last batch of an epoch but before its loop had ended, it is none. The seed becomes
-        the saved one. The data must be the same too, of which only the number is checked.
+        If that was after the last batch of an epoch but before its loop had ended, it is none. The
+        seed becomes the saved one. The data must be the same, of which only the number is checked.
 
         Raises:
             TypeError: it is not a mapping, or a number in it is no integer.

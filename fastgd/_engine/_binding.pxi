@@ -70,7 +70,7 @@ cdef class Binding:
         pieces = np.zeros(len(lows) + 1, np.intp)
         np.cumsum(np.maximum(stop - first, 0), out=pieces[1:])
         self.first_array, self.piece_array = first, pieces
-        self.partials = np.zeros((3, int(pieces[-1]) + 1))
+        self.partials = np.zeros((4, int(pieces[-1]) + 1))
         self.work.spans = <const Span*> cnp.PyArray_DATA(self.span_array)
         self.work.span_count = self.count
         self.work.chunk_count = len(lows)
@@ -79,6 +79,7 @@ cdef class Binding:
         self.work.grad_squares = <double*> cnp.PyArray_DATA(self.partials)
         self.work.update_squares = self.work.grad_squares + self.partials.shape[1]
         self.work.param_squares = self.work.update_squares + self.partials.shape[1]
+        self.work.products = self.work.param_squares + self.partials.shape[1]
         return 0
 
     cdef int sort_addresses(self) except -1:

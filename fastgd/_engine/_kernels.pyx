@@ -30,8 +30,8 @@ from fastgd._engine._codecs cimport BF16, F16, F32, F64, Format, Layout, decode
 from fastgd._engine._reductions cimport (
     largest_magnitude,
     scaled_sum_of_squares,
-    sum_of_squared_differences,
     sum_of_squares,
+    update_sums,
 )
 from fastgd._engine._rules cimport (
     CLIP_VALUE,
@@ -106,6 +106,7 @@ cdef struct Work:
     double* grad_squares     # a sum per piece
     double* update_squares
     double* param_squares
+    double* products         # of gradient and update
     int rule
     bint track
 
@@ -140,7 +141,7 @@ cdef void update_piece(floating* p, const Work* work, const Span* span, Py_ssize
     cdef floating* c
     cdef Py_ssize_t at = begin, n
     cdef Py_ssize_t stride = BLOCK if span.layout != 0 or work.track else end - begin
-    cdef double grad = 0, update = 0, param = 0
+    cdef double grad = 0, update = 0, param = 0, product = 0
     while at < end:
         n = min(stride, end - at)
         a = shifted(p, span.slots[0], at)
@@ -156,13 +157,14 @@ cdef void update_piece(floating* p, const Work* work, const Span* span, Py_ssize
             grad += sum_of_squares(g, n)
         call_rule(work.rule, k, p + at, g, a, b, c, n)
         if work.track:
-            update += sum_of_squared_differences(<const floating*> (p + at), <const floating*> &before[0], n)
+            update += update_sums(<const floating*> (p + at), <const floating*> &before[0], g, n, &product)
             param += sum_of_squares(<const floating*> (p + at), n)
         at += n
     if work.track:
         work.grad_squares[piece] = grad
         work.update_squares[piece] = update
         work.param_squares[piece] = param
+        work.products[piece] = product
 
 
 cdef void reduce_piece(floating* p, const Work* work, const Span* span, Py_ssize_t begin,

@@ -63,7 +63,7 @@ cdef class Plan(Binding):
             clip_norm: the largest global norm, inf for no clipping.
             clip_value: the largest magnitude of an element, inf for no clipping.
             finite_only: take no step when a gradient has a NaN or an infinity.
-            track: also sum the squares of gradients, updates and parameters, for `norms`.
+            track: also sum the squares of gradients, updates and parameters, for `sums`.
 
         Returns:
             TAKEN; or RETIRED, if another thread has put a new plan in this one's place; or the number
@@ -92,18 +92,22 @@ cdef class Plan(Binding):
         finally:
             self.release()
 
-    def norms(self):
-        """Norms of each array's gradient, update and parameter in the last tracked step.
+    def sums(self):
+        """What the last step with `track` has summed over each array.
 
-        Returns: (3, number of arrays) float64; zeros for an array without a gradient.
+        Returns: (4, number of arrays) float64: the squares of its gradient, of its update and of
+        itself after the step, and gradient times update; zeros for an array without a gradient.
+        None if the last step was taken without `track`.
         """
         cdef Py_ssize_t which
         cdef double[:, ::1] out
-        result = np.zeros((3, self.count))
+        if not self.work.track:
+            return None
+        result = np.zeros((4, self.count))
         out = result
-        for which in range(3):
+        for which in range(4):
             self.add_pieces(which, out[which])
-        return np.sqrt(result)
+        return result
 
     # --- rows of coefficients ---
 

@@ -37,23 +37,28 @@ cdef inline double sum_of_squares(const floating* x, Py_ssize_t n) noexcept nogi
     return add_lanes(lanes)
 
 
-cdef inline double sum_of_squared_differences(const floating* x, const floating* y,
-                                              Py_ssize_t n) noexcept nogil:
-    cdef double lanes[LANES]
-    cdef double value
+cdef inline double update_sums(const floating* after, const floating* before, const floating* grad,
+                               Py_ssize_t n, double* product) noexcept nogil:
+    """Sum of (after - before)²; adds the sum of grad * (after - before) to `product`."""
+    cdef double squares[LANES]
+    cdef double products[LANES]
+    cdef double update
     cdef Py_ssize_t i, block, whole = n - n % LANES
     cdef int lane
     for lane in range(LANES):
-        lanes[lane] = 0
+        squares[lane] = products[lane] = 0
     for block in range(n // LANES):
         for lane in range(LANES):
             i = block * LANES + lane
-            value = <double> x[i] - <double> y[i]
-            lanes[lane] = fma(value, value, lanes[lane])
+            update = <double> after[i] - <double> before[i]
+            squares[lane] = fma(update, update, squares[lane])
+            products[lane] = fma(<double> grad[i], update, products[lane])
     for i in range(whole, n):
-        value = <double> x[i] - <double> y[i]
-        lanes[i - whole] = fma(value, value, lanes[i - whole])
-    return add_lanes(lanes)
+        update = <double> after[i] - <double> before[i]
+        squares[i - whole] = fma(update, update, squares[i - whole])
+        products[i - whole] = fma(<double> grad[i], update, products[i - whole])
+    product[0] += add_lanes(products)
+    return add_lanes(squares)
 
 
 cdef inline double largest_magnitude(const floating* x, Py_ssize_t n) noexcept nogil:
