@@ -126,6 +126,7 @@ cdef class Gate:
 
 # Below this many bytes waking a thread costs more than it saves.
 cdef Py_ssize_t GATHER_SERIAL_BELOW = 1 << 20
+cdef Py_ssize_t GATHER_GIL_BELOW = 1 << 15
 
 
 @cython.boundscheck(False)
@@ -145,13 +146,16 @@ cdef void copy_rows(const char* src, Py_ssize_t stride, const cnp.int64_t* index
             memcpy(out + i * row_bytes, src + index[i] * stride, row_bytes)
 
 
-def gather_rows(cnp.ndarray src not None, cnp.ndarray index not None, cnp.ndarray out not None):
+def gather_rows(cnp.ndarray src not None, cnp.ndarray index not None, cnp.ndarray out not None,
+                bint serial=False):
     """Write `src[index]` into `out`, bit for bit, with all threads when the rows are many.
 
     Args:
         src: (n, …) of any dtype without objects, its rows C-contiguous, any stride between them.
         index: (m,) int64, C-contiguous, each in 0 … n-1.
         out: (m, …) C-contiguous, writeable, of src's dtype and row shape; must not overlap src.
+        serial: use the calling thread only: for a background thread, whose own OpenMP team would
+            compete with that of the main thread.
 
     Raises:
         TypeError, ValueError: an array is not as above. IndexError: an index is out of range.
@@ -163,10 +167,11 @@ def gather_rows(cnp.ndarray src not None, cnp.ndarray index not None, cnp.ndarra
     cdef char* target
     if src.ndim < 1 or src.dtype.hasobject:
         raise TypeError("gather_rows: src must have at least one dimension and no object dtype")
-    if index.ndim != 1 or cnp.PyArray_TYPE(index) != cnp.NPY_INT64 or not index.flags.carray_ro:
+    if index.ndim != 1 or cnp.PyArray_TYPE(index) != cnp.NPY_INT64 or not cnp.PyArray_ISCARRAY_RO(index):
         raise TypeError("gather_rows: index must be a C-contiguous one-dimensional int64 array")
     n, m = src.shape[0], index.shape[0]
-    if out.dtype != src.dtype or out.ndim != src.ndim or out.shape[0] != m or not out.flags.carray:
+    if out.dtype != src.dtype or out.ndim != src.ndim or out.shape[0] != m or not cnp.PyArray_CHKFLAGS(
+            out, cnp.NPY_ARRAY_CARRAY):
         raise ValueError("gather_rows: out must be C-contiguous, writeable and of src's dtype and row shape")
     for i in range(1, src.ndim):
         if out.shape[i] != src.shape[i]:
@@ -185,10 +190,13 @@ def gather_rows(cnp.ndarray src not None, cnp.ndarray index not None, cnp.ndarra
     target = <char*> cnp.PyArray_DATA(out)
     if m == 0 or row_bytes == 0:
         return
-    team = team_size(m * row_bytes, GATHER_SERIAL_BELOW)
-    if team == 1:
+    team = 1 if serial else team_size(m * row_bytes, GATHER_SERIAL_BELOW)
+    if m * row_bytes < GATHER_GIL_BELOW:
         copy_rows(source, stride, rows, 0, m, row_bytes, target)
-        return
-    with nogil:
-        for t in prange(team, schedule="static", chunksize=1, num_threads=team):
-            copy_rows(source, stride, rows, t * m // team, (t + 1) * m // team, row_bytes, target)
+    elif team == 1:
+        with nogil:
+            copy_rows(source, stride, rows, 0, m, row_bytes, target)
+    else:
+        with nogil:
+            for t in prange(team, schedule="static", chunksize=1, num_threads=team):
+                copy_rows(source, stride, rows, t * m // team, (t + 1) * m // team, row_bytes, target)
