@@ -37,7 +37,9 @@ def kernel_module(isa: str | None) -> str:
 def extensions() -> list[Extension]:
     common = {
         "include_dirs": [np.get_include(), "src_c"],
-        "depends": [str(path) for path in (*Path("src_c").glob("*.h"), *Path(ENGINE).glob("*.pxd"))],
+        "depends": [
+            str(path) for path in (*Path("src_c").glob("*.h"), *Path(ENGINE).glob("*.pxd"))
+        ],
         "define_macros": [("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],
     }
     runtime, kernels = cythonize(
@@ -64,7 +66,11 @@ class BuildEngine(build_ext):
 
     def build_extensions(self) -> None:
         flags = FLAGS + [flag for flag in OPTIONAL_FLAGS if self.compiles([flag])]
-        openmp = ["-fopenmp"] if os.environ.get("FASTGD_OPENMP") != "0" and self.compiles(["-fopenmp"]) else []
+        openmp = (
+            ["-fopenmp"]
+            if os.environ.get("FASTGD_OPENMP") != "0" and self.compiles(["-fopenmp"])
+            else []
+        )
         if not openmp:
             print("fastgd: building without OpenMP; steps will run on one thread")
         for extension in self.extensions:
@@ -81,10 +87,14 @@ class BuildEngine(build_ext):
 
     def compiles(self, flags: list[str]) -> bool:
         """Whether the compiler builds and links a program with these flags."""
-        compiler = getattr(self.compiler, "compiler", None) or shlex.split(os.environ.get("CC", "cc"))
+        compiler = getattr(self.compiler, "compiler", None) or shlex.split(
+            os.environ.get("CC", "cc")
+        )
         with tempfile.TemporaryDirectory() as folder:
             source = Path(folder, "probe.c")
-            source.write_text("#ifdef _OPENMP\n#include <omp.h>\n#endif\nint main(void) { return 0; }\n")
+            source.write_text(
+                "#ifdef _OPENMP\n#include <omp.h>\n#endif\nint main(void) { return 0; }\n"
+            )
             command = [*compiler, *flags, "-Werror", str(source), "-o", str(source.with_suffix(""))]
             return subprocess.run(command, capture_output=True, check=False).returncode == 0
 

@@ -74,14 +74,17 @@ def gathered(
     start: int,
     ring: Sequence[Buffers],
     ahead: ReadAhead | None,
+    serial: bool,
 ) -> Iterator[Batch]:
     """Yield the rows `order[start:]`, gathered into the ring's buffers in turn.
 
-    A buffer of None stands for a new array.
+    A buffer of None stands for a new array; `serial` is for a background thread.
     """
     for number, low in enumerate(range(start, order.size, batch_size)):
         index = order[low : low + batch_size]
         if ahead is not None:
             ahead.reach(low + index.size)
         buffers = ring[number % len(ring)]
-        yield tuple([source.take(index, out) for source, out in zip(rows, buffers, strict=True)])
+        yield tuple(
+            [source.take(index, out, serial) for source, out in zip(rows, buffers, strict=True)]
+        )

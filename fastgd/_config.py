@@ -33,7 +33,9 @@ def show_config() -> None:
 
     import fastgd
 
-    openmp = str(_engine.openmp_version) if _engine.openmp_version else "none: steps run on one thread"
+    openmp = (
+        str(_engine.openmp_version) if _engine.openmp_version else "none: steps run on one thread"
+    )
     rows = {
         "fastgd": fastgd.__version__,
         "engine build": f"{_engine.isa} ({'with' if _engine.has_fma else 'without'} fused multiply-add)",

@@ -80,7 +80,9 @@ def evaluate(check: Check, name: str, value: Any, step: int) -> Any:
         value = value(step)
     value = check(name, value)
     if is_scheduled(value):
-        raise TypeError(f"{name}: the schedule returned a function at step {step}, expected a number")
+        raise TypeError(
+            f"{name}: the schedule returned a function at step {step}, expected a number"
+        )
     return value
 
 
@@ -120,7 +122,9 @@ class ParamGroup(MutableMapping[str, Any]):
 
     def __setitem__(self, key: str, value: Any) -> None:
         if key == "params":
-            raise TypeError("the arrays of a group cannot be assigned; use rebind() or add_param_group()")
+            raise TypeError(
+                "the arrays of a group cannot be assigned; use rebind() or add_param_group()"
+            )
         self._assign(self, {**self.constants, key: value})
 
     def __delitem__(self, key: str) -> None:

@@ -26,8 +26,11 @@ class Rows(Protocol):
     def views(self, part: slice) -> Any:
         """Return rows to be sliced into batches without a copy, where the storage allows it."""
 
-    def take(self, index: Order, out: NDArray[Any] | None) -> Any:
-        """Return the rows `index`, in `out[:len(index)]` if a buffer is given."""
+    def take(self, index: Order, out: NDArray[Any] | None, serial: bool = False) -> Any:
+        """Return the rows `index`, in `out[:len(index)]` if a buffer is given.
+
+        `serial` keeps a background thread from starting a team of its own.
+        """
 
     def buffer(self, size: int) -> NDArray[Any] | None:
         """Return room for `size` rows, None if `take` cannot use it."""
@@ -55,7 +58,7 @@ class DenseRows:
         """Return a read-only view of the rows `part`."""
         return self._source[part]
 
-    def take(self, index: Order, out: NDArray[Any] | None) -> NDArray[Any]:
+    def take(self, index: Order, out: NDArray[Any] | None, serial: bool = False) -> NDArray[Any]:
         """Return the rows `index`, C-contiguous unless the data's rows are not."""
         if not self._gathers:
             # Not np.take: it would first copy the whole of an array that is not C-contiguous.
@@ -64,7 +67,7 @@ class DenseRows:
             out = np.empty((index.size, *self._row_shape), self._dtype)
         elif out.shape[0] != index.size:
             out = out[: index.size]
-        _engine.gather_rows(self._source, index, out)
+        _engine.gather_rows(self._source, index, out, serial)
         return out
 
     def buffer(self, size: int) -> NDArray[Any] | None:
@@ -96,7 +99,7 @@ class CsrRows:
         """Return the matrix itself if `part` is all of it, else a copy of its rows `part`."""
         return self._source if part == slice(0, self.n, 1) else self._source[part]
 
-    def take(self, index: Order, out: NDArray[Any] | None) -> Any:
+    def take(self, index: Order, out: NDArray[Any] | None, serial: bool = False) -> Any:
         """Return the rows `index`."""
         return self._source[index]
 

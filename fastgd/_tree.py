@@ -7,6 +7,7 @@ leaf, (None, specs of the children) for a list or tuple, (keys, specs of the chi
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
@@ -85,7 +86,7 @@ def check_disjoint(named: Sequence[tuple[str, Array]]) -> None:
         for name, array in named
         if array.nbytes
     )
-    for (_, end, first), (begin, _, second) in zip(spans, spans[1:], strict=False):
+    for (_, end, first), (begin, _, second) in itertools.pairwise(spans):
         if begin < end:
             raise ValueError(
                 f"parameters {first!r} and {second!r} overlap in memory; "
@@ -100,5 +101,3 @@ def is_groups(params: Any) -> bool:
         and len(params) > 0
         and all(isinstance(group, dict) and "params" in group for group in params)
     )
-
-

@@ -106,18 +106,27 @@ def clip_grad_value_(grads: Any, clip_value: float) -> None:
 
 def _named_arrays(grads: Any) -> list[tuple[str, Array]]:
     leaves, _ = _tree.flatten(grads)
-    return [(name, np.asarray(leaf) if hasattr(leaf, "__array__") else leaf)
-            for name, leaf in leaves if leaf is not None]
+    return [
+        (name, np.asarray(leaf) if hasattr(leaf, "__array__") else leaf)
+        for name, leaf in leaves
+        if leaf is not None
+    ]
 
 
 def _writeable(grads: Any) -> list[tuple[str, Array]]:
     leaves, _ = _tree.flatten(grads)
     named = [(name, leaf) for name, leaf in leaves if leaf is not None]
     for name, leaf in named:
-        if not isinstance(leaf, np.ndarray) or not (leaf.dtype.kind == "f" or leaf.dtype.name == "bfloat16"):
-            raise TypeError(f"gradient {name!r} must be an array of a floating-point dtype to be clipped in place")
+        if not isinstance(leaf, np.ndarray) or not (
+            leaf.dtype.kind == "f" or leaf.dtype.name == "bfloat16"
+        ):
+            raise TypeError(
+                f"gradient {name!r} must be an array of a floating-point dtype to be clipped in place"
+            )
         if not leaf.flags.writeable:
-            raise ValueError(f"gradient {name!r} is read-only, so it cannot be clipped in place; pass a copy")
+            raise ValueError(
+                f"gradient {name!r} is read-only, so it cannot be clipped in place; pass a copy"
+            )
     return named
 
 
@@ -131,4 +140,6 @@ def _stand_in(array: Array) -> Array:
     if not isinstance(array, np.ndarray):
         return np.zeros((), np.float64)  # bind refuses the leaf and names it
     dtype = np.float64 if array.dtype.itemsize >= 8 else np.float32
-    return np.lib.stride_tricks.as_strided(np.zeros(1, dtype), array.shape, (0,) * array.ndim, writeable=True)
+    return np.lib.stride_tricks.as_strided(
+        np.zeros(1, dtype), array.shape, (0,) * array.ndim, writeable=True
+    )

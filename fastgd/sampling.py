@@ -298,7 +298,9 @@ class MiniBatches:
             views = [source.views(slice(0, source.n, 1)) for source in self._rows]
             yield from singles(views, order, start, ahead)
         else:
-            yield from gathered(self._rows, order, size, start, self._ring(), ahead)
+            yield from gathered(
+                self._rows, order, size, start, self._ring(), ahead, self._prefetch > 0
+            )
 
     def _ring(self) -> list[Buffers]:
         """Return sets of buffers: one for the batch in use, one for each that may be in advance."""

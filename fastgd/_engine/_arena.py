@@ -10,6 +10,7 @@ parameter is placed at offsets in the page that differ from its parameter's and 
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 from collections.abc import Sequence
 from typing import Any
@@ -53,10 +54,8 @@ def _anonymous_memory(size: int) -> NDArray[np.uint8]:
     if hasattr(mmap, "MAP_PRIVATE"):
         mapping = mmap.mmap(-1, size + slack, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         if slack and hasattr(mmap, "MADV_HUGEPAGE"):
-            try:
+            with contextlib.suppress(OSError):  # a kernel without transparent huge pages
                 mapping.madvise(mmap.MADV_HUGEPAGE)
-            except OSError:
-                pass  # a kernel without transparent huge pages
     else:
         mapping = mmap.mmap(-1, size + slack)
     raw = np.frombuffer(mapping, np.uint8)

@@ -39,5 +39,7 @@ def _folders(root: str, membership: str) -> Iterator[Path]:
         if controllers and "cpu" not in controllers.split(","):
             continue
         base = Path(root) / controllers if controllers else Path(root)
-        inside = PurePosixPath(group).relative_to("/") if group.startswith("/") else PurePosixPath(group)
+        inside = (
+            PurePosixPath(group).relative_to("/") if group.startswith("/") else PurePosixPath(group)
+        )
         yield from (base / part for part in (inside, *inside.parents))

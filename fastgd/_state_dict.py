@@ -1,0 +1,150 @@
+"""state_dict() and load_state_dict(): an optimizer as a dict, and back.
+
+Loading checks everything it was given before it changes anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fastgd._groups import Members, shaped_like
+from fastgd._hyperparameters import Values
+from fastgd._tree import Array
+
+if TYPE_CHECKING:
+    from fastgd._optimizer import Optimizer
+
+KEYS = ("optimizer", "step_count", "state", "param_groups", "options")
+
+
+def dump(optimizer: Optimizer) -> dict[str, Any]:
+    return {
+        "optimizer": type(optimizer).__name__,
+        "step_count": optimizer.step_count,
+        "state": {
+            name: {key: _copied(value) for key, value in entry.items()}
+            for name, entry in optimizer._state().items()
+        },
+        "param_groups": [
+            {"params": list(members.names), **group.constants}
+            for group, members in zip(optimizer._groups, optimizer._members, strict=True)
+        ],
+        "options": optimizer.options,
+    }
+
+
+def load(optimizer: Optimizer, saved: Mapping[str, Any], strict: bool) -> list[str]:
+    """Load `saved`; the names that only one side knows."""
+    differing = _check_head(optimizer, saved, strict)
+    groups = optimizer._groups
+    values = [
+        _group_values(optimizer, i, saved) if strict else g.constants for i, g in enumerate(groups)
+    ]
+    options = _options(optimizer, saved) if strict else optimizer.options
+
+    members, steps, copies = [], [], []
+    old_steps = iter(optimizer._plan.steps.tolist())
+    for old, chosen in zip(optimizer._members, values, strict=True):
+        slots = optimizer._allocate(old.params, chosen, old.slots)
+        for name, param, flats in zip(old.names, old.params, slots, strict=True):
+            entry, step = saved["state"].get(name), next(old_steps)
+            if entry is not None:
+                step = _count(f"the step of {name!r}", _item(entry, "step", name))
+                copies += [
+                    (shaped_like(param, flat), _array(entry, slot, name, param))
+                    for slot, flat in zip(optimizer.slots, flats, strict=True)
+                    if flat is not None
+                ]
+            steps.append(step)
+        members.append(Members(list(zip(old.names, old.params, strict=True)), old.spec, slots))
+
+    optimizer._commit(groups, members, steps, saved["step_count"])
+    for target, source in copies:
+        target[...] = source
+    for group, chosen in zip(groups, values, strict=True):
+        group.store(chosen)
+    optimizer._set_options(**options)
+    return differing
+
+
+def _check_head(optimizer: Optimizer, saved: Mapping[str, Any], strict: bool) -> list[str]:
+    if not isinstance(saved, Mapping):
+        raise TypeError(f"load_state_dict: expected a dict, got {type(saved).__name__}")
+    missing = [key for key in KEYS if key not in saved]
+    if missing:
+        raise ValueError(f"load_state_dict: the dict lacks {missing}")
+    kind = type(optimizer).__name__
+    if saved["optimizer"] != kind:
+        raise ValueError(
+            f"load_state_dict: the state is of {saved['optimizer']!r}, this is {kind!r}"
+        )
+    _count("step_count", saved["step_count"])
+    if not isinstance(saved["state"], Mapping):
+        raise TypeError("load_state_dict: 'state' must be a dict with an entry for each parameter")
+    differing = sorted(set(optimizer._plan.names) ^ set(saved["state"]))
+    if strict and differing:
+        raise ValueError(f"load_state_dict: only one side has these parameters: {differing}")
+    return differing
+
+
+def _group_values(optimizer: Optimizer, i: int, saved: Mapping[str, Any]) -> Values:
+    """The hyperparameters of group i, checked."""
+    groups, names = saved["param_groups"], optimizer._members[i].names
+    if not isinstance(groups, (list, tuple)) or len(groups) != len(optimizer._groups):
+        raise ValueError(
+            f"load_state_dict: 'param_groups' must be a list of {len(optimizer._groups)} groups"
+        )
+    if not isinstance(groups[i], Mapping) or list(groups[i].get("params", ())) != names:
+        raise ValueError(f"load_state_dict: group {i} must have the parameters {names}")
+    values = {
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in groups[i].items()
+        if key != "params"
+    }
+    if set(values) != set(optimizer.checks):
+        raise ValueError(
+            f"load_state_dict: group {i} must have the hyperparameters {sorted(optimizer.checks)}, "
+            f"got {sorted(values)}"
+        )
+    return optimizer._checked(values)
+
+
+def _options(optimizer: Optimizer, saved: Mapping[str, Any]) -> dict[str, Any]:
+    options = saved["options"]
+    if not isinstance(options, Mapping) or set(options) != set(optimizer.options):
+        raise ValueError(
+            f"load_state_dict: 'options' must be a dict of {sorted(optimizer.options)}"
+        )
+    optimizer.check_options(**options)
+    return dict(options)
+
+
+def _item(entry: Any, key: str, name: str) -> Any:
+    if not isinstance(entry, Mapping) or key not in entry:
+        raise ValueError(f"load_state_dict: the state of parameter {name!r} lacks {key!r}")
+    return entry[key]
+
+
+def _array(entry: Any, slot: str, name: str, param: Array) -> Array:
+    array = _item(entry, slot, name)
+    if not isinstance(array, np.ndarray):
+        raise TypeError(f"load_state_dict: {slot!r} of parameter {name!r} must be an array")
+    if array.shape != param.shape or array.dtype != param.dtype:
+        raise ValueError(
+            f"load_state_dict: {slot!r} of parameter {name!r} has shape {array.shape} and dtype "
+            f"{array.dtype}, expected {param.shape} and {param.dtype}"
+        )
+    return array
+
+
+def _count(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 0:
+        raise ValueError(f"load_state_dict: {name} must be an int of at least 0, got {value!r}")
+    return int(value)
+
+
+def _copied(value: Any) -> Any:
+    return value.copy(order="K") if isinstance(value, np.ndarray) else value
