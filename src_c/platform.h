@@ -57,13 +57,14 @@ static int fastgd_openmp_max_threads(void) {
 }
 
 /* libgomp's worker threads do not survive fork(), and a parallel region in the child waits for them
- * for ever. Any library may have started them, so a forked child never opens a region. */
+ * for ever. Any library may have started them, so a forked child never opens a region. Counts the
+ * forks between the process that loaded the engine and this one. */
 static volatile int fastgd_forked = 0;
 
 #if defined(__unix__) || defined(__APPLE__)
-static void fastgd_mark_forked(void) { fastgd_forked = 1; }
+static void fastgd_count_fork(void) { fastgd_forked += 1; }
 
-static int fastgd_watch_forks(void) { return pthread_atfork(NULL, NULL, fastgd_mark_forked); }
+static int fastgd_watch_forks(void) { return pthread_atfork(NULL, NULL, fastgd_count_fork); }
 #else
 static int fastgd_watch_forks(void) { return 0; }
 #endif
