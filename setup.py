@@ -1,6 +1,10 @@
 """Builds the engine: _runtime once, _kernels once for each instruction set.
 
-Everything else about the package stands in pyproject.toml. FASTGD_OPENMP=0 builds without OpenMP.
+Everything else about the package stands in pyproject.toml. Environment variables of a build:
+
+    FASTGD_OPENMP=0        without OpenMP: steps run on one thread
+    FASTGD_DEBUG=1         with bounds checks and debug information
+    FASTGD_SANITIZE=LIST   with -fsanitize=LIST, such as "address,undefined" or "thread"
 """
 
 from __future__ import annotations
@@ -18,6 +22,8 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 ENGINE = "fastgd/_engine"
+DEBUG = os.environ.get("FASTGD_DEBUG", "0") != "0"
+SANITIZE = os.environ.get("FASTGD_SANITIZE", "")
 # Instruction sets that are tried at import, best first; elsewhere there is one plain build.
 ISAS = ["x86_64_v4", "x86_64_v3", "x86_64_v2"]
 ON_X86_64 = platform.machine().lower() in ("x86_64", "amd64")
@@ -47,8 +53,16 @@ def extensions() -> list[Extension]:
             Extension("fastgd._engine._runtime", [f"{ENGINE}/_runtime.pyx"], **common),
             Extension("fastgd._engine._kernels", [f"{ENGINE}/_kernels.pyx"], **common),
         ],
-        compiler_directives={"language_level": 3, "cdivision": True, "embedsignature": True},
-        force="FASTGD_CYTHONIZE" in os.environ,
+        compiler_directives={
+            "language_level": 3,
+            "cdivision": True,
+            "embedsignature": True,
+            "auto_pickle": False,
+            "boundscheck": DEBUG,
+            "wraparound": False,
+            "initializedcheck": DEBUG,
+        },
+        force=True,  # the directives are no part of what cythonize looks at
     )
     builds = []
     for isa in ISAS if ON_X86_64 else [None]:
@@ -73,9 +87,17 @@ class BuildEngine(build_ext):
         )
         if not openmp:
             print("fastgd: building without OpenMP; steps will run on one thread")
+        checks = [f"-fsanitize={SANITIZE}", "-fno-omit-frame-pointer"] if SANITIZE else []
+        debug = ["-g"] if DEBUG or SANITIZE else []
         for extension in self.extensions:
-            extension.extra_compile_args = flags + openmp + extension.extra_compile_args
-            extension.extra_link_args = openmp
+            extension.extra_compile_args = [
+                *flags,
+                *openmp,
+                *checks,
+                *debug,
+                *extension.extra_compile_args,
+            ]
+            extension.extra_link_args = [*openmp, *checks]
         super().build_extensions()
 
     def build_extension(self, ext: Extension) -> None:

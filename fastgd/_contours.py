@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +18,9 @@ Limits: TypeAlias = tuple[float, float]
 GRID = (201, 221)  # rows and columns: unequal, so that a function that mixes them up is noticed
 MARGIN = 0.12  # around what the view has to hold, as a share of its size
 FLATTEST = 10.0  # how much more one side than the other may be stretched for the sake of the ratio
-FIRST_POINTS = 5  # of a path that leaves the view
+FIRST_POINTS = 6  # of a path that leaves the view, to show how it begins
+ROOM = 0.5  # by how many times its size the view may grow for them
+EXCURSION = 3.0  # the same for the points between start and end of a path that stays
 REACH = 100.0  # a path further outside than so many views is not coming back
 
 
@@ -41,9 +44,12 @@ class View:
 
 
 def call(fun: Function, x: Any, y: Any) -> Any:
-    """fun(x, y) without warnings: overflow far from the minimum is no news."""
+    """fun(x, y) without complaints: overflow far from the minimum is no news."""
     with np.errstate(all="ignore"):
-        return fun(x, y)
+        try:
+            return fun(x, y)
+        except (OverflowError, ZeroDivisionError):  # Python's numbers raise where NumPy's do not
+            return math.nan
 
 
 def at_point(fun: Function, x: float, y: float) -> float:
@@ -71,23 +77,31 @@ def view_of(
     xlim, ylim = ends
     if xlim is not None and ylim is not None:
         return View(xlim, ylim)
-    settled = [_settles(fun, path) for path in paths]
-    points = [path if good else path[:1] for path, good in zip(paths, settled, strict=True)]
+    settled = [path for path in paths if _settles(fun, path)]
+    held = [path[:1] for path in paths] + [path[-1:] for path in settled]
     if lowest is not None:
-        points.append(np.array([lowest]))
-    low, high = _box(points)
-    room = 0.5 * _enlarged(high - low, ratio) if (high > low).any() else np.full(2, np.inf)
-    for path, good in zip(paths, settled, strict=True):
-        if not good:
-            first = _finite_part(path[:FIRST_POINTS])
-            points.append(first[((first >= low - room) & (first <= high + room)).all(axis=1)])
-    low, high = _box(points)
+        held.append(np.array([lowest]))
+    near = _surroundings(held, ratio, EXCURSION)
+    held += [path[[point in near for point in path]] for path in settled]
+    near = _surroundings(held, ratio, ROOM)
+    for path in paths:
+        first = itertools.takewhile(near.__contains__, _finite_part(path[:FIRST_POINTS]))
+        held.append(np.vstack([path[:1], *first]))
+    low, high = _box(held)
     if (high == low).all():  # one point: show some of its surroundings
         around = 0.1 * max(1.0, float(np.abs(low).max()))
         low, high = low - around, high + around
     centre, half = low + (high - low) / 2, _enlarged(high - low, ratio) / 2
     (x0, y0), (x1, y1) = (centre - half).tolist(), (centre + half).tolist()
     return View(xlim or (x0, x1), ylim or (y0, y1))
+
+
+def _surroundings(points: list[Floats], ratio: float, share: float) -> View:
+    """The rectangle that extends beyond the points by so many times their view's size."""
+    low, high = _box(points)
+    room = share * _enlarged(high - low, ratio) if (high > low).any() else np.full(2, np.inf)
+    (x0, y0), (x1, y1) = (low - room).tolist(), (high + room).tolist()
+    return View((x0, x1), (y0, y1))
 
 
 def _enlarged(size: Floats, ratio: float) -> Floats:
@@ -118,27 +132,25 @@ def _settles(fun: Function, path: Floats) -> bool:
     return at_point(fun, *path[-1].tolist()) <= at_point(fun, *path[0].tolist())
 
 
-def clipped(path: Floats, view: View) -> tuple[Floats, str]:
-    """The path until it leaves the view for good, and what became of it then.
+def clipped(path: Floats, view: View) -> Floats:
+    """The path until it leaves the view for good, or is not finite any more.
 
     Of what comes after the last point inside only the segment that leads out is kept: a path that
     swings ever further would fill the view with its crossings. Far outside, where coordinates would
     overflow in the renderer, that segment is shortened.
     """
-    drawable = _finite_part(path)
+    path = _finite_part(path)
     centre = np.array([sum(view.x) / 2, sum(view.y) / 2])
     reach = REACH * np.array([view.width, view.height]) + np.abs(path[0] - centre)
-    lost = (np.abs(drawable - centre) > reach).any(axis=1)
-    near = drawable[: int(np.argmax(lost))] if lost.any() else drawable
+    lost = (np.abs(path - centre) > reach).any(axis=1)
+    near = path[: int(np.argmax(lost))] if lost.any() else path
     inside = np.flatnonzero([point in view for point in near])
     last = int(inside[-1]) if inside.size else 0
     if last == len(path) - 1:
-        return path, ""
-    if last == len(drawable) - 1:
-        return drawable, f"not finite from step {last + 1}"
-    start, step = drawable[last], drawable[last + 1] - drawable[last]
+        return path
+    start, step = path[last], path[last + 1] - path[last]
     share = np.min(reach / np.maximum(np.abs(step), reach))
-    return np.vstack([drawable[: last + 1], start + share * step]), "leaves the view"
+    return np.vstack([path[: last + 1], start + share * step])
 
 
 def evaluate(fun: Function, view: View) -> tuple[Floats, Floats, Floats]:
@@ -166,18 +178,22 @@ def _all_at_once(fun: Function, x: Floats, y: Floats) -> Floats | None:
     return z
 
 
-def contour_levels(z: Floats, count: int) -> list[float]:
-    """Values between which about equal steps lead to the minimum, whatever the function's range.
+def contour_levels(z: Floats, wanted: int | list[float]) -> list[float]:
+    """The values that have contours, of those wanted or of as many well-chosen ones.
 
-    For a quadratic the area below a value grows like the value and the distance like its root, so
-    quantiles at squares of equally spaced numbers give equally spaced contours.
+    Chosen are quantiles of the values in the view, which spreads the contours over it whatever the
+    function's range. For a quadratic the area below a value grows like the value and the distance
+    like its root, so quantiles at squares of equally spaced numbers give equal distances.
     """
     known = z[np.isfinite(z)]
-    if known.size == 0 or known.min() == known.max():
+    if known.size == 0:
         return []
-    shares = (np.arange(1, count + 1) / (count + 1)) ** 2
-    inner = np.unique(np.quantile(known, shares))
-    return [float(level) for level in inner if known.min() < level < known.max()]
+    if isinstance(wanted, int):
+        shares = (np.arange(1, wanted + 1) / (wanted + 1)) ** 2
+        levels: list[float] = np.unique(np.quantile(known, shares)).tolist()
+    else:
+        levels = wanted
+    return [level for level in levels if known.min() < level < known.max()]
 
 
 def limits(name: str, value: Any, increasing: bool = True) -> Limits:

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
 from typing import TYPE_CHECKING
 
 from fastgd._engine._runtime import (
@@ -73,6 +74,7 @@ def _choose() -> str:
 isa = _choose()
 if not TYPE_CHECKING:
     kernels = importlib.import_module(f"fastgd._engine._kernels_{isa.replace('-', '_')}")
+    sys.modules["fastgd._engine._kernels"] = kernels  # the name that its classes and stub have
 
 Plan = kernels.Plan
 chunk: int = kernels.chunk

@@ -70,7 +70,7 @@ cdef class Binding:
         pieces = np.zeros(len(lows) + 1, np.intp)
         np.cumsum(np.maximum(stop - first, 0), out=pieces[1:])
         self.first_array, self.piece_array = first, pieces
-        self.partials = np.zeros((4, int(pieces[-1]) + 1))
+        self.partials = np.zeros((4, int(pieces.max()) + 1))
         self.work.spans = <const Span*> cnp.PyArray_DATA(self.span_array)
         self.work.span_count = self.count
         self.work.chunk_count = len(lows)
@@ -122,8 +122,6 @@ cdef class Binding:
     cdef inline bint has_gradient(self, Py_ssize_t i) noexcept:
         return self.work.spans[i].grad != 0 or self.work.spans[i].layout != 0
 
-    @cython.boundscheck(False)
-    @cython.wraparound(False)
     cdef int check_parameters(self) except -1:
         """A parameter that was resized or frozen behind the optimizer's back is refused."""
         cdef Py_ssize_t i, size
@@ -144,6 +142,7 @@ cdef class Binding:
                     "make it writeable, or rebind() the optimizer to other arrays")
         return 0
 
+    @cython.boundscheck(True)  # a leaf's __array__ may change the caller's list
     cdef Py_ssize_t collect(self, object spec, object node, Py_ssize_t leaf) except -1:
         """Walk `node` along the parameters' structure, binding leaf after leaf; the next leaf."""
         cdef tuple keys, children
@@ -176,8 +175,6 @@ cdef class Binding:
             f"gradients: the structure differs from the parameters' {where}: expected {expected}, "
             f"got {describe(node)}")
 
-    @cython.boundscheck(False)
-    @cython.wraparound(False)
     cdef int bind_leaf(self, Py_ssize_t i, object grad) except -1:
         cdef Span* span = &self.spans[i]
         cdef cnp.ndarray param = <cnp.ndarray> self.params[i]
@@ -259,8 +256,6 @@ cdef class Binding:
         self.spans[i].grad, self.spans[i].layout = 0, <size_t> layout
         return 0
 
-    @cython.boundscheck(False)
-    @cython.wraparound(False)
     cdef int check_overlap(self, Py_ssize_t i, size_t low, size_t high) except -1:
         """Refuse a gradient in the memory of a parameter: the update would read what it wrote."""
         cdef Py_ssize_t left = 0, right = self.sorted_lows.shape[0], middle

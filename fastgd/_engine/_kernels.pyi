@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import disjoint_base
 
 from fastgd._engine._runtime import Gate
 from fastgd._hyperparameters import ParamGroup
@@ -16,17 +17,19 @@ rule_names: tuple[str, ...]
 span_dtype: np.dtype[np.void]
 taken: int
 
+@disjoint_base
 class Binding:
     params: list[NDArray[Any]]
     names: list[str]
 
+@disjoint_base
 class Plan(Binding):
     steps: NDArray[np.int64]
     grad_norm: float | None
     step_count: int
     retired: bool
-    def __init__(
-        self,
+    def __new__(
+        cls,
         params: list[NDArray[Any]],
         names: list[str],
         groups: list[int],
@@ -36,7 +39,7 @@ class Plan(Binding):
         slots: Sequence[Sequence[NDArray[Any] | None]],
         steps: list[int],
         step_count: int,
-    ) -> None: ...
+    ) -> Plan: ...
     def step(
         self,
         grads: Any,

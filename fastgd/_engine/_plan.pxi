@@ -139,8 +139,6 @@ cdef class Plan(Binding):
             self.fill_row(row, groups[group], coefficients, t)
         return 0
 
-    @cython.boundscheck(False)
-    @cython.wraparound(False)
     cdef int fill_row(self, Py_ssize_t row, object group, object coefficients, Py_ssize_t t) except -1:
         cdef Py_ssize_t i
         cdef dict hyperparameters = group.values_at(self.step_count) if group.scheduled else group.constants
@@ -152,8 +150,6 @@ cdef class Plan(Binding):
             self.coefficients[row, WEIGHT_DECAY + i] = values[i]
         return 0
 
-    @cython.boundscheck(False)
-    @cython.wraparound(False)
     cdef int note_uniformity(self) except -1:
         """Whether the arrays of each group have taken equally many steps."""
         cdef Py_ssize_t i
@@ -165,8 +161,6 @@ cdef class Plan(Binding):
 
     # --- the passes ---
 
-    @cython.boundscheck(False)
-    @cython.wraparound(False)
     cdef Py_ssize_t run(self, double grad_scale, double clip_norm, double clip_value,
                         bint finite_only, bint track) except? -3:
         cdef double norm = 0, factor = grad_scale
@@ -206,8 +200,6 @@ cdef class Plan(Binding):
                 pass_all(work, what, team)
         return 0
 
-    @cython.boundscheck(False)
-    @cython.wraparound(False)
     cdef int add_pieces(self, Py_ssize_t which, double[::1] out) except -1:
         """Add up the pieces of each array, in order."""
         cdef Py_ssize_t number, piece, i

@@ -4,10 +4,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import disjoint_base
 
 openmp_version: int
 x86_64_level: int
 
+@disjoint_base
 class Gate:
     def __enter__(self) -> None: ...
     def __exit__(self, *args: object) -> None: ...

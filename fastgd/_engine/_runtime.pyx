@@ -3,7 +3,6 @@
 Every OpenMP decision of fastgd is taken here, by `team_size`.
 """
 
-cimport cython
 cimport numpy as cnp
 from cython.parallel cimport prange
 from libc.string cimport memcpy
@@ -129,8 +128,6 @@ cdef Py_ssize_t GATHER_SERIAL_BELOW = 1 << 20
 cdef Py_ssize_t GATHER_GIL_BELOW = 1 << 15
 
 
-@cython.boundscheck(False)
-@cython.wraparound(False)
 cdef void copy_rows(const char* src, Py_ssize_t stride, const cnp.int64_t* index, Py_ssize_t begin,
                     Py_ssize_t end, Py_ssize_t row_bytes, char* out) noexcept nogil:
     cdef Py_ssize_t i

@@ -1,0 +1,130 @@
+"""The curves of `plot.history`: out of the history, smoothed where they are noisy, named."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastgd._drawing import draw_line
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Floats: TypeAlias = NDArray[np.float64]
+
+TITLES = {
+    "loss": "loss",
+    "grad_norm": "gradient norm",
+    "update_norm": "update norm",
+    "param_norm": "parameter norm",
+    "lr": "learning rate",
+    "validation_loss": "validation loss",
+}
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One recorded quantity."""
+
+    x: Floats
+    y: Floats
+    label: str
+    window: int  # steps per mean
+
+    def draw(self, ax: Axes) -> None:
+        y = self.y if self.window == 1 else _running_mean(self.y, self.window)
+        line = draw_line(ax, self.x, y, self.label)
+        if self.window > 1:
+            ax.plot(self.x, self.y, color=line.get_color(), alpha=0.35, linewidth=0.6, zorder=1)
+
+
+def curves_of(result: Any, names: list[str], label: str | None, smooth: int | None) -> list[Curve]:
+    """The curves to draw, checked."""
+    record = getattr(result, "history", result)
+    if not isinstance(record, Mapping) and not any(hasattr(record, n) for n in ("step", *names)):
+        raise TypeError(
+            "result must be a Result, its history or a mapping of arrays, "
+            f"got {type(result).__name__}"
+        )
+    curves = []
+    for name in names:
+        y = _column(record, name)
+        if y is None:
+            raise ValueError(f"keys: the history has no {name!r}")
+        curves.append(_curve(record, "step", name, y, smooth, label, len(names) > 1))
+        validation = _column(record, "validation_loss") if name == "loss" else None
+        if validation is not None and "validation_loss" not in names:
+            key = "step" if _column(record, "validation_step") is None else "validation_step"
+            curves.append(_curve(record, key, "validation_loss", validation, 1, label, True))
+    return curves
+
+
+def _curve(
+    record: Any,
+    step_key: str,
+    name: str,
+    y: Floats,
+    smooth: int | None,
+    label: str | None,
+    several: bool,
+) -> Curve:
+    x = _column(record, step_key)
+    if x is None:
+        x = np.arange(y.size, dtype=np.float64)
+    if x.shape != y.shape:
+        raise ValueError(
+            f"the history has {y.size} values of {name!r}, but {x.size} of {step_key!r}"
+        )
+    window = _window(y) if smooth is None else min(smooth, y.size)
+    title = TITLES.get(name, name)
+    text = title if label is None else f"{label}, {title}" if several else label
+    notes = [f"mean of {window} steps"] if window > 1 else []
+    if not np.isfinite(y).all():
+        notes.append(f"not finite from step {x[np.argmin(np.isfinite(y))]:g}")
+    return Curve(x, y, f"{text} ({', '.join(notes)})" if notes else text, window)
+
+
+def _column(record: Any, name: str) -> Floats | None:
+    """An array of the history, None if it is absent or empty."""
+    found = record.get(name) if isinstance(record, Mapping) else getattr(record, name, None)
+    if found is None or np.size(found) == 0:
+        return None
+    return as_array(f"history[{name!r}]", found)
+
+
+def _window(y: Floats) -> int:
+    """How many steps to take a mean of: 1 if the curve is short or mostly goes one way."""
+    differences = np.diff(y[np.isfinite(y)])
+    turns = np.sign(differences[1:]) * np.sign(differences[:-1]) < 0
+    if y.size < 250 or turns.sum() <= 0.25 * turns.size:
+        return 1
+    return y.size // 100 * 2 + 1
+
+
+def _running_mean(y: Floats, window: int) -> Floats:
+    """Means over the finite values of a centred window, which shrinks towards the ends."""
+    known, middle = np.isfinite(y), slice((window - 1) // 2, (window - 1) // 2 + y.size)
+    with np.errstate(over="ignore", invalid="ignore"):
+        total = np.convolve(np.where(known, y, 0.0), np.ones(window))[middle]
+        count = np.convolve(known, np.ones(window))[middle]
+        return np.where(known, total / count, np.nan)
+
+
+def as_array(name: str, value: Any, dimensions: int = 1) -> Floats:
+    """A non-empty array of real numbers, as float64."""
+    try:
+        array = np.asarray(value)
+    except ValueError:  # rows of different lengths
+        array = np.empty(0, dtype=object)
+    if array.dtype.kind not in "fiu" and array.size:
+        raise TypeError(f"{name} must be numbers, got {type(value).__name__} of {array.dtype}")
+    if array.ndim != dimensions or array.size == 0:
+        raise ValueError(
+            f"{name} must be a non-empty array of {dimensions} dimension"
+            f"{'s' * (dimensions > 1)}, got the shape {array.shape}"
+        )
+    return array.astype(np.float64)

@@ -1,0 +1,31 @@
+"""Fixtures shared by all tests. Helper functions that are not fixtures live in support.py."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """A generator with the same seed in every test."""
+    return np.random.default_rng(20240229)
+
+
+@pytest.fixture(params=[np.float32, np.float64], ids=["float32", "float64"])
+def dtype(request: pytest.FixtureRequest) -> type[np.floating]:
+    """Each dtype that a parameter may have."""
+    chosen: type[np.floating] = request.param
+    return chosen
+
+
+@pytest.fixture
+def restored_threads() -> Iterator[None]:
+    """Puts the number of threads back after a test that changes it."""
+    import fastgd
+
+    before = fastgd.get_num_threads()
+    yield
+    fastgd.set_num_threads(before)

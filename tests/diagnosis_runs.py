@@ -1,0 +1,539 @@
+"""Runs that go wrong in a known way, and runs that go well: what `diagnose` is tested on.
+
+A family is a function of a generator that draws one Setup, so that every seed gives another problem,
+learning rate, optimizer and batch. FAMILIES holds those by which the thresholds of the rules were
+chosen; bench/diagnosis_confusion.py has more, on which they were not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
+from typing import Any
+
+import diagnosis_problems as dp
+import numpy as np
+
+import fastgd
+from fastgd import _tree, schedules
+from fastgd.sampling import MiniBatches
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What to train, and how."""
+
+    value_and_grad: dp.ValueAndGrad
+    params: Any
+    optimizer: Callable[[Any], Any]
+    data: tuple[Any, ...] = ()
+    batch_size: int | None = None
+    steps: int = 400
+    validation: tuple[Any, ...] = ()
+    seed: int = 0
+    accept: tuple[str, ...] = ()  # verdicts that are right besides the family's own
+
+
+Family = Callable[[np.random.Generator], Setup]
+
+
+def train(setup: Setup, probes: int = 40) -> SimpleNamespace:
+    """Train and record what a History holds."""
+    params = _tree.rebuild(setup.params, np.copy)
+    opt = setup.optimizer(params)
+    opt.track_norms = True
+    batches = _batches(setup)
+    rows: list[Any] = []
+    layers: dict[str, list[Any]] = {"grad": [], "update": [], "param": []}
+    checks, validation = [], []
+    probe_every = max(1, setup.steps // probes)
+    for step in range(setup.steps):
+        if setup.validation and step % max(1, setup.steps // 30) == 0:
+            validation.append((step, setup.value_and_grad(params, *setup.validation)[0]))
+        batch = next(batches)
+        loss, grads = setup.value_and_grad(params, *batch)
+        lr = opt.param_groups[0]["lr"]
+        lr = lr(step) if callable(lr) else lr
+        opt.step(grads)
+        norms = opt.norms()
+        with np.errstate(over="ignore", invalid="ignore"):
+            whole = {key: np.sqrt(np.sum(norms[key] ** 2)) for key in layers}
+        for key, values in layers.items():
+            values.append(norms[key])
+        dot = norms["grad_dot_update"].sum()
+        rows.append((step, loss, lr, whole["grad"], whole["update"], whole["param"], dot))
+        if step % probe_every == 0:
+            after = setup.value_and_grad(params, *batch)[0]
+            checks.append((step, loss, after, dot, whole["update"], lr))
+        if not (np.isfinite(loss) and np.isfinite(whole["update"])) and opt.nonfinite != "skip":
+            break
+    return _history(rows, layers, checks, validation, setup, opt)
+
+
+def _batches(setup: Setup) -> Any:
+    if setup.batch_size is None:
+        while True:
+            yield setup.data
+    batches = MiniBatches(*setup.data, batch_size=setup.batch_size, seed=setup.seed)
+    while True:
+        yield from batches
+
+
+def _history(
+    rows: Any, layers: Any, checks: Any, validation: Any, setup: Setup, opt: Any
+) -> SimpleNamespace:
+    names = ("step", "loss", "lr", "grad_norm", "update_norm", "param_norm", "grad_dot_update")
+    columns = dict(zip(names, np.array(rows, np.float64).T, strict=True))
+    columns["step"] = columns["step"].astype(np.int64)
+    probe = np.array(checks, np.float64).reshape(-1, 6).T
+    probe_names = ("step", "loss_before", "loss_after", "grad_dot_update", "update_norm", "lr")
+    valid = np.array(validation, np.float64).reshape(-1, 2)
+    return SimpleNamespace(
+        **columns,
+        **{f"layer_{key}_norm": np.array(values) for key, values in layers.items()},
+        **{f"probe_{name}": row for name, row in zip(probe_names, probe, strict=True)},
+        validation_step=valid[:, 0].astype(np.int64),
+        validation_loss=valid[:, 1],
+        names=tuple(opt.params),
+        batch_size=setup.batch_size,
+        samples=len(setup.data[1]) if setup.data else None,
+        optimizer=type(opt).__name__,
+    )
+
+
+# --- choosing ---
+
+
+def pick(rng: np.random.Generator, *choices: Any) -> Any:
+    return choices[rng.integers(len(choices))]
+
+
+def between(rng: np.random.Generator, low: float, high: float) -> float:
+    """Log-uniform."""
+    return float(np.exp(rng.uniform(np.log(low), np.log(high))))
+
+
+def sgd(lr: Any, momentum: float = 0.0) -> Callable[[Any], Any]:
+    return lambda params: fastgd.SGD(params, lr=lr, momentum=momentum)
+
+
+def adam(lr: Any) -> Callable[[Any], Any]:
+    return lambda params: fastgd.Adam(params, lr=lr)
+
+
+def stable(setup: Setup, samples: int = 256) -> float:
+    """2 / λmax at the start."""
+    batch = tuple(array[:samples] for array in setup.data)
+    return 2 / dp.sharpness(setup.value_and_grad, setup.params, *batch)
+
+
+# --- problems that nothing is wrong with; the learning rate is the caller's ---
+
+none: Any = None  # an optimizer to be chosen
+
+
+def a_quadratic(rng: np.random.Generator) -> Setup:
+    eigenvalues = np.geomspace(1, between(rng, 2, 60), int(rng.integers(5, 60)))
+    eigenvalues *= between(rng, 1e-3, 1e3)
+    x = rng.standard_normal(eigenvalues.size) * between(rng, 0.1, 10)
+    return Setup(dp.quadratic(eigenvalues), x, none, steps=int(rng.integers(200, 800)))
+
+
+def a_linear_regression(rng: np.random.Generator, noise: float = 0.1) -> Setup:
+    d = int(rng.integers(3, 30))
+    data = dp.regression(rng, int(rng.integers(200, 600)), d, noise, linear=True)
+    params = {"w": np.zeros(d), "b": np.zeros(1)}
+    return Setup(dp.least_squares, params, none, data, steps=int(rng.integers(200, 800)))
+
+
+def a_logistic_regression(rng: np.random.Generator, flipped: float = 0.1) -> Setup:
+    d = int(rng.integers(3, 30))
+    x, y = dp.classes(rng, int(rng.integers(200, 600)), d, 2, flipped)
+    params = {"w": np.zeros(d), "b": np.zeros(1)}
+    return Setup(dp.logistic, params, none, (x, 2.0 * y - 1), steps=int(rng.integers(200, 800)))
+
+
+def a_network(rng: np.random.Generator, flipped: float = 0.0) -> Setup:
+    act = pick(rng, "tanh", "relu", "sigmoid")
+    d, count = int(rng.integers(4, 16)), int(rng.integers(2, 6))
+    hidden = [int(rng.integers(16, 40))] * (1 if act == "sigmoid" else int(rng.integers(1, 3)))
+    data = dp.classes(rng, int(rng.integers(200, 500)), d, count, flipped)
+    gain = {"relu": np.sqrt(2), "sigmoid": 2.0, "tanh": 1.0}[act]
+    params = dp.mlp_params(rng, [d, *hidden, count], gain)
+    return Setup(dp.mlp(act), params, none, data, steps=int(rng.integers(300, 800)))
+
+
+def a_regression_network(rng: np.random.Generator, noise: float = 0.0) -> Setup:
+    act = pick(rng, "tanh", "relu", "elu")
+    d = int(rng.integers(3, 8))
+    data = dp.regression(rng, int(rng.integers(200, 500)), d, noise)
+    sizes = [d] + [int(rng.integers(16, 40))] * int(rng.integers(1, 3)) + [1]
+    params = dp.mlp_params(rng, sizes, 1.4 if act == "relu" else 1.0)
+    return Setup(dp.mlp(act, "squares"), params, none, data, steps=int(rng.integers(300, 800)))
+
+
+def a_deep_network(rng: np.random.Generator) -> Setup:
+    act = pick(rng, "tanh", "relu")
+    d, depth = int(rng.integers(6, 14)), int(rng.integers(5, 9))
+    data = dp.classes(rng, 300, d, 3)
+    params = dp.mlp_params(rng, [d] + [24] * depth + [3], 1.4 if act == "relu" else 1.1)
+    return Setup(dp.mlp(act), params, none, data, steps=int(rng.integers(300, 600)))
+
+
+def a_sequence_task(rng: np.random.Generator) -> Setup:
+    time = int(rng.integers(6, 16))
+    params = dp.rnn_params(rng, 3, 16, 2, gain=rng.uniform(0.6, 1.0))
+    return Setup(dp.rnn(), params, none, dp.sequences(rng, 200, time), steps=300)
+
+
+CONVEX = (a_quadratic, a_linear_regression, a_logistic_regression)
+NETWORKS = (a_network, a_regression_network, a_deep_network, a_sequence_task)
+
+
+# --- healthy ---
+
+
+def healthy_descent(rng: np.random.Generator) -> Setup:
+    """All samples at once, the learning rate a fair part of the largest stable one."""
+    setup = pick(rng, *CONVEX, *NETWORKS)(rng)
+    lr = stable(setup) * rng.uniform(0.15, 0.6)
+    if rng.random() < 0.3:
+        return replace(setup, optimizer=sgd(lr / 3, 0.9))
+    return replace(setup, optimizer=sgd(lr))
+
+
+def healthy_adam(rng: np.random.Generator) -> Setup:
+    setup = pick(rng, *NETWORKS)(rng)
+    batch = pick(rng, None, 32, 64)
+    return replace(setup, optimizer=adam(between(rng, 2e-3, 1e-2)), batch_size=batch)
+
+
+def healthy_minibatch(rng: np.random.Generator) -> Setup:
+    """Noise that vanishes at the minimum, or is small."""
+    setup = pick(rng, lambda r: a_linear_regression(r, 0.01), a_network, a_regression_network)(rng)
+    lr = stable(setup) * rng.uniform(0.05, 0.2)
+    return replace(setup, optimizer=sgd(lr), batch_size=pick(rng, 16, 32, 64))
+
+
+def healthy_schedule(rng: np.random.Generator) -> Setup:
+    """Noisy, but the learning rate falls."""
+    setup = pick(rng, lambda r: a_linear_regression(r, 0.3), a_logistic_regression, a_network)(rng)
+    lr = stable(setup) * rng.uniform(0.1, 0.3)
+    schedule = schedules.cosine(
+        lr, total_steps=setup.steps, warmup_steps=pick(rng, 0, setup.steps // 20)
+    )
+    return replace(setup, optimizer=sgd(schedule, pick(rng, 0.0, 0.5)), batch_size=32)
+
+
+def healthy_validation(rng: np.random.Generator) -> Setup:
+    """Enough samples for the model."""
+    setup = pick(rng, lambda r: a_linear_regression(r, 0.3), a_logistic_regression)(rng)
+    x, y = setup.data
+    half = len(y) // 2
+    lr = stable(setup) * rng.uniform(0.15, 0.4)
+    return replace(
+        setup, data=(x[:half], y[:half]), validation=(x[half:], y[half:]), optimizer=sgd(lr)
+    )
+
+
+# --- learning rate ---
+
+
+def too_high_descent(rng: np.random.Generator) -> Setup:
+    setup = pick(rng, *CONVEX[:2])(rng)
+    return replace(setup, optimizer=sgd(stable(setup) * between(rng, 1.05, 100)))
+
+
+def too_high_minibatch(rng: np.random.Generator) -> Setup:
+    setup = pick(rng, a_linear_regression, a_network, a_regression_network)(rng)
+    lr = stable(setup) * between(rng, 10, 300)
+    return replace(setup, optimizer=sgd(lr, pick(rng, 0.0, 0.9)), batch_size=pick(rng, 16, 64))
+
+
+def too_high_network(rng: np.random.Generator) -> Setup:
+    setup = pick(rng, *NETWORKS)(rng)
+    return replace(setup, optimizer=sgd(stable(setup) * between(rng, 10, 1000)))
+
+
+def too_high_adam(rng: np.random.Generator) -> Setup:
+    setup = pick(rng, a_network, a_regression_network, a_deep_network)(rng)
+    return replace(setup, optimizer=adam(between(rng, 0.3, 30)), batch_size=pick(rng, None, 32))
+
+
+def too_low_descent(rng: np.random.Generator) -> Setup:
+    setup = pick(rng, *CONVEX, *NETWORKS)(rng)
+    return replace(setup, optimizer=sgd(stable(setup) * between(rng, 1e-6, 1e-3)))
+
+
+def too_low_minibatch(rng: np.random.Generator) -> Setup:
+    setup = pick(rng, a_linear_regression, a_logistic_regression, a_network)(rng)
+    lr = stable(setup) * between(rng, 1e-6, 3e-4)
+    return replace(setup, optimizer=sgd(lr, pick(rng, 0.0, 0.5)), batch_size=pick(rng, 16, 64))
+
+
+def too_low_adam(rng: np.random.Generator) -> Setup:
+    setup = pick(rng, *NETWORKS)(rng)
+    return replace(setup, optimizer=adam(between(rng, 1e-8, 1e-5)), batch_size=pick(rng, None, 32))
+
+
+# --- gradients by layer, initialization ---
+
+
+def vanishing_sigmoid(rng: np.random.Generator) -> Setup:
+    d, depth = int(rng.integers(6, 14)), int(rng.integers(5, 10))
+    params = dp.mlp_params(rng, [d] + [20] * depth + [3], 1.0)
+    setup = Setup(dp.mlp("sigmoid"), params, none, dp.classes(rng, 300, d, 3), steps=400)
+    batch = pick(rng, None, 32)
+    return replace(setup, optimizer=sgd(stable(setup) * rng.uniform(0.2, 0.5)), batch_size=batch)
+
+
+def vanishing_scale(rng: np.random.Generator) -> Setup:
+    """Signals shrink from layer to layer on both ways: the initialization's fault as well."""
+    d, depth = int(rng.integers(6, 14)), int(rng.integers(6, 12))
+    params = dp.mlp_params(rng, [d] + [20] * depth + [3], rng.uniform(0.1, 0.4))
+    setup = Setup(
+        dp.mlp(pick(rng, "tanh", "relu")),
+        params,
+        none,
+        dp.classes(rng, 300, d, 3),
+        steps=400,
+        accept=("dead_initialization",),
+    )
+    return replace(setup, optimizer=sgd(stable(setup) * rng.uniform(0.2, 0.5)))
+
+
+def vanishing_regression(rng: np.random.Generator) -> Setup:
+    d, depth = int(rng.integers(3, 8)), int(rng.integers(6, 10))
+    params = dp.mlp_params(rng, [d] + [20] * depth + [1], 1.0)
+    setup = Setup(
+        dp.mlp(pick(rng, "sigmoid"), "squares"), params, none, dp.regression(rng, 300, d), steps=400
+    )
+    return replace(setup, optimizer=sgd(stable(setup) * rng.uniform(0.2, 0.5), pick(rng, 0, 0.9)))
+
+
+def exploding_tanh(rng: np.random.Generator) -> Setup:
+    d, depth = int(rng.integers(6, 14)), int(rng.integers(8, 14))
+    params = dp.mlp_params(rng, [d] + [24] * depth + [3], rng.uniform(2.5, 5))
+    data = dp.classes(rng, 300, d, 3)
+    lr = between(rng, 1e-3, 1e-1)
+    return Setup(dp.mlp("tanh"), params, sgd(lr), data, pick(rng, None, 32), steps=300)
+
+
+def exploding_relu(rng: np.random.Generator) -> Setup:
+    d, depth = int(rng.integers(6, 14)), int(rng.integers(6, 12))
+    params = dp.mlp_params(rng, [d] + [24] * depth + [3], 1.4 * rng.uniform(3, 6))
+    data = dp.classes(rng, 300, d, 3)
+    lr = between(rng, 1e-3, 1e-1)
+    return Setup(dp.mlp("relu"), params, sgd(lr), data, pick(rng, None, 32), steps=300)
+
+
+def exploding_rnn(rng: np.random.Generator) -> Setup:
+    params = dp.rnn_params(rng, 3, 24, 2, gain=rng.uniform(3, 6))
+    data = dp.sequences(rng, 150, int(rng.integers(25, 45)))
+    lr = between(rng, 1e-3, 1e-1)
+    return Setup(dp.rnn(), params, sgd(lr), data, pick(rng, None, 32), steps=200)
+
+
+def dead_zero_weights(rng: np.random.Generator) -> Setup:
+    setup = pick(rng, *NETWORKS)(rng)
+    params = _tree.rebuild(setup.params, np.zeros_like)
+    opt = pick(rng, sgd(0.1), adam(3e-3), sgd(0.01, 0.9))
+    return replace(setup, params=params, optimizer=opt, batch_size=pick(rng, None, 32))
+
+
+def dead_units(rng: np.random.Generator) -> Setup:
+    """Every rectifier of a layer is off on every sample."""
+    d, depth = int(rng.integers(4, 16)), int(rng.integers(1, 5))
+    params = dp.mlp_params(rng, [d] + [24] * depth + [3], 1.4, bias=-rng.uniform(10, 30))
+    opt = pick(rng, sgd(0.1), adam(3e-3), sgd(0.01, 0.9))
+    data = dp.classes(rng, 300, d, 3)
+    return Setup(dp.mlp("relu"), params, opt, data, pick(rng, None, 32), steps=400)
+
+
+def dead_scale(rng: np.random.Generator) -> Setup:
+    """Weights much too small."""
+    d, depth = int(rng.integers(4, 16)), int(rng.integers(2, 5))
+    act = pick(rng, "relu", "tanh")
+    params = dp.mlp_params(rng, [d] + [24] * depth + [3], std=between(rng, 1e-5, 1e-3))
+    data = dp.classes(rng, 300, d, 3)
+    accept = ("vanishing_gradients",)
+    return Setup(dp.mlp(act), params, sgd(0.1), data, pick(rng, None, 32), accept=accept)
+
+
+def dead_saturated(rng: np.random.Generator) -> Setup:
+    """An output unit saturated on the wrong side, or hidden ones on every sample."""
+    d = int(rng.integers(4, 16))
+    x, y = dp.classes(rng, 300, d, 2)
+    params = dp.mlp_params(rng, [d, 24, 1], between(rng, 1, 2))
+    params[-1]["b"][...] = pick(rng, -1, 1) * rng.uniform(25, 40)
+    return Setup(
+        dp.mlp(pick(rng, "tanh", "relu"), "sigmoid_squares"), params, sgd(0.3), (x, y), steps=300
+    )
+
+
+# --- data ---
+
+
+def nan_in_data(rng: np.random.Generator) -> Setup:
+    setup = pick(rng, a_linear_regression, a_logistic_regression, a_network)(rng)
+    x = setup.data[0].copy()
+    x[rng.integers(len(x)), rng.integers(x.shape[1])] = pick(rng, np.nan, np.inf)
+    lr = stable(replace(setup)) * 0.1
+    return replace(setup, data=(x, setup.data[1]), optimizer=sgd(lr), batch_size=pick(rng, None, 16))
+
+
+def log_of_zero(rng: np.random.Generator) -> Setup:
+    """log(p) of a probability that reaches 0 in one unlucky sample."""
+    d = int(rng.integers(3, 10))
+    x, y = dp.classes(rng, 300, d, 2)
+    x[rng.integers(300)] *= 1e4
+
+    def value_and_grad(params: Any, x: Any, y: Any) -> tuple[float, Any]:
+        with np.errstate(all="ignore"):
+            p = 1 / (1 + np.exp(-(x @ params["w"] + params["b"])))
+            loss = -np.mean(y * np.log(p) + (1 - y) * np.log(1 - p))
+            s = (p - y) / (p * (1 - p)) * (p * (1 - p)) / len(y)
+        return float(loss), {"w": x.T @ s, "b": np.array([s.sum()])}
+
+    params = {"w": 0.01 * rng.standard_normal(d), "b": np.zeros(1)}
+    return Setup(value_and_grad, params, sgd(0.05), (x, y), pick(rng, 8, 16, 32), steps=300)
+
+
+def root_of_zero(rng: np.random.Generator) -> Setup:
+    """The gradient of a norm at 0 is 0/0, the loss is not."""
+    setup = a_linear_regression(rng)
+    d = setup.data[0].shape[1]
+    params = {"w": rng.standard_normal(d) * 0.1, "b": np.zeros(1)}
+    lr, at = stable(setup) * 0.1, int(rng.integers(0, 100))
+    calls = [0]
+
+    def value_and_grad(params: Any, x: Any, y: Any) -> tuple[float, Any]:
+        loss, grads = dp.least_squares(params, x, y)
+        calls[0] += 1
+        if calls[0] > at:
+            grads["b"] = grads["b"] * np.nan
+        return loss, grads
+
+    return replace(setup, value_and_grad=value_and_grad, params=params, optimizer=sgd(lr))
+
+
+# --- no progress ---
+
+
+def plateau_saddle(rng: np.random.Generator) -> Setup:
+    scale = between(rng, 1e-9, 1e-6)
+    if rng.random() < 0.5:
+        x = scale * rng.standard_normal(int(rng.integers(1, 10)))
+        steps = int(0.5 * np.log(1 / scale) / (0.1 * 4 / x.size) * rng.uniform(0.2, 0.8))
+        return Setup(dp.double_well, x, sgd(0.1), steps=min(max(steps, 60), 2000))
+    n, rank = int(rng.integers(5, 20)), 3
+    target = rng.standard_normal((n, rank)) @ rng.standard_normal((rank, n))
+    params = {
+        "U": scale * rng.standard_normal((n, rank)),
+        "V": scale * rng.standard_normal((rank, n)),
+    }
+    top = np.linalg.norm(target, 2) / target.size
+    lr = 0.3 / top
+    steps = int(np.log(1 / scale) / 0.3 * rng.uniform(0.3, 0.7)) + 20
+    return Setup(dp.factorization(target), params, sgd(lr), steps=steps)
+
+
+def plateau_valley(rng: np.random.Generator) -> Setup:
+    """Ill conditioned: the learning rate is as high as it may be, and yet nothing moves."""
+    if rng.random() < 0.3:
+        x = np.array([-1.2, 1.0]) + 0.2 * rng.standard_normal(2)
+        return Setup(dp.rosenbrock, x, sgd(between(rng, 4e-4, 1e-3)), steps=400)
+    d = int(rng.integers(4, 20))
+    eigenvalues = np.geomspace(1, 10 ** rng.uniform(4.5, 7), d) * between(rng, 1e-3, 1e3)
+    x = rng.standard_normal(d) / np.sqrt(eigenvalues) * 10
+    lr = rng.uniform(0.3, 0.9) * 2 / eigenvalues[-1]
+    return Setup(dp.quadratic(eigenvalues), x, sgd(lr), steps=int(rng.integers(300, 800)))
+
+
+def plateau_unscaled(rng: np.random.Generator) -> Setup:
+    """Features of very different sizes."""
+    setup = pick(rng, lambda r: a_linear_regression(r, 0.1), a_logistic_regression)(rng)
+    x, y = setup.data
+    x = x * np.geomspace(1, 10 ** rng.uniform(2.5, 4), x.shape[1])
+    setup = replace(setup, data=(x, y))
+    return replace(setup, optimizer=sgd(stable(setup) * rng.uniform(0.2, 0.8)))
+
+
+def noise_floor_linear(rng: np.random.Generator) -> Setup:
+    setup = a_linear_regression(rng, noise=rng.uniform(0.5, 2))
+    size = int(pick(rng, 1, 2, 4))
+    x = setup.data[0]
+    lr = rng.uniform(0.3, 0.8) * size / np.mean(np.sum(x * x, axis=1))
+    return replace(setup, optimizer=sgd(lr), batch_size=size, steps=int(rng.integers(600, 1500)))
+
+
+def noise_floor_quadratic(rng: np.random.Generator) -> Setup:
+    d = int(rng.integers(5, 30))
+    eigenvalues = np.geomspace(1, between(rng, 2, 10), d)
+    f = dp.quadratic(eigenvalues, between(rng, 0.3, 3), int(rng.integers(1000)))
+    x = rng.standard_normal(d) * 10
+    return Setup(f, x, sgd(rng.uniform(0.1, 0.5) / eigenvalues[-1]), steps=600)
+
+
+def noise_floor_logistic(rng: np.random.Generator) -> Setup:
+    setup = a_logistic_regression(rng, flipped=rng.uniform(0.3, 0.6))
+    size = int(pick(rng, 1, 2, 4))
+    x = setup.data[0]
+    lr = rng.uniform(1.5, 4) * size / np.mean(np.sum(x * x, axis=1))
+    return replace(setup, optimizer=sgd(lr), batch_size=size, steps=int(rng.integers(600, 1500)))
+
+
+def overfit_linear(rng: np.random.Generator) -> Setup:
+    d = int(rng.integers(30, 60))
+    x, y = dp.regression(rng, 400, d, rng.uniform(0.5, 1), linear=True)
+    n = int(d * rng.uniform(0.9, 1.1))
+    params = {"w": np.zeros(d), "b": np.zeros(1)}
+    setup = Setup(dp.least_squares, params, none, (x[:n], y[:n]), validation=(x[n:], y[n:]), steps=800)
+    return replace(setup, optimizer=sgd(stable(setup) * rng.uniform(0.3, 0.7)))
+
+
+def overfit_network(rng: np.random.Generator) -> Setup:
+    d = int(rng.integers(8, 16))
+    x, y = dp.classes(rng, 500, d, 3, flipped=0.3)
+    n = int(rng.integers(60, 120))
+    params = dp.mlp_params(rng, [d, 64, 3], 1.4)
+    act = pick(rng, "tanh", "relu")
+    return Setup(
+        dp.mlp(act), params, adam(1e-2), (x[:n], y[:n]), pick(rng, None, 32), 500, (x[n:], y[n:])
+    )
+
+
+def overfit_logistic(rng: np.random.Generator) -> Setup:
+    d = int(rng.integers(30, 60))
+    x, y = dp.classes(rng, 400, d, 2, flipped=0.2)
+    n = int(d * rng.uniform(1.0, 1.6))
+    y = 2.0 * y - 1
+    params = {"w": np.zeros(d), "b": np.zeros(1)}
+    setup = Setup(dp.logistic, params, none, (x[:n], y[:n]), validation=(x[n:], y[n:]), steps=800)
+    return replace(setup, optimizer=adam(between(rng, 0.02, 0.1)))
+
+
+FAMILIES: dict[str, tuple[Family, ...]] = {
+    "healthy": (
+        healthy_descent,
+        healthy_adam,
+        healthy_minibatch,
+        healthy_schedule,
+        healthy_validation,
+    ),
+    "learning_rate_too_high": (
+        too_high_descent,
+        too_high_minibatch,
+        too_high_network,
+        too_high_adam,
+    ),
+    "learning_rate_too_low": (too_low_descent, too_low_minibatch, too_low_adam),
+    "vanishing_gradients": (vanishing_sigmoid, vanishing_scale, vanishing_regression),
+    "exploding_gradients": (exploding_tanh, exploding_relu, exploding_rnn),
+    "dead_initialization": (dead_zero_weights, dead_units, dead_scale, dead_saturated),
+    "nonfinite_data_or_loss": (nan_in_data, log_of_zero, root_of_zero),
+    "plateau": (plateau_saddle, plateau_valley, plateau_unscaled),
+    "noise_floor": (noise_floor_linear, noise_floor_quadratic, noise_floor_logistic),
+    "overfitting": (overfit_linear, overfit_network, overfit_logistic),
+}

@@ -1,0 +1,70 @@
+"""Helper functions of the tests: data, bitwise comparison, and what the engine build rounds once."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+import fastgd
+from fma import Array, MultiplyAdd, fused, rounded_twice
+
+
+def optimizer(name: str, params: Any, **kwargs: Any) -> Any:
+    """`fastgd.<name>(params, **kwargs)`."""
+    return getattr(fastgd, name)(params, **kwargs)
+
+
+@functools.cache
+def engine_multiply_add() -> MultiplyAdd:
+    """How this engine build computes a * b + c, found by trying it.
+
+    test_rules.py holds the builds for v3 and v4 to `fused` and the one for v2 to `rounded_twice`.
+    """
+    p, g = np.array([1.0]), np.array([1.0 + 2.0**-30])
+    lr = 1.0 - 2.0**-30  # lr * g = 1 - 2^-60, which rounds to 1
+    fastgd.SGD(p, lr=lr).step(g)
+    return fused if p[0] == 2.0**-60 else rounded_twice
+
+
+def bits(x: Array) -> Array:
+    """The bit patterns of a float array, every NaN made the same one."""
+    x = np.array(x, order="C")
+    x[np.isnan(x)] = np.nan
+    return x.view(np.dtype(f"u{x.dtype.itemsize}"))
+
+
+def assert_same_bits(actual: Array, expected: Array, where: str = "") -> None:
+    """Equal dtype, shape and bits: tells -0.0 from 0.0, unlike assert_array_equal."""
+    assert actual.dtype == expected.dtype, where
+    assert actual.shape == expected.shape, where
+    if not np.array_equal(bits(actual), bits(expected)):
+        np.testing.assert_array_equal(actual, expected, err_msg=where)
+        raise AssertionError(f"{where}: only the sign of a zero differs")
+
+
+def assert_same_state(
+    opt: Any, steps: Mapping[str, int], state: Mapping[str, Mapping[str, Array]], where: str = ""
+) -> None:
+    """opt.state has exactly these step counts and slots, bit for bit."""
+    assert set(opt.state) == set(state), where
+    for name, slots in state.items():
+        entry = opt.state[name]
+        assert set(entry) == {"step", *slots}, f"{where} {name}"
+        assert entry["step"] == steps[name], f"{where} {name}"
+        for slot, expected in slots.items():
+            assert_same_bits(entry[slot], expected, f"{where} {name} {slot}")
+
+
+def wide(rng: np.random.Generator, shape: int | tuple[int, ...], dtype: Any) -> Array:
+    """Values of both signs over six decades, with a few zeros, some of them negative."""
+    x = rng.standard_normal(shape) * 10.0 ** rng.uniform(-4, 2, shape)
+    x = np.where(rng.random(shape) < 0.03, np.copysign(0.0, x), x)
+    return np.asarray(x, dtype)
+
+
+def tame(rng: np.random.Generator, shape: int | tuple[int, ...], dtype: Any) -> Array:
+    """Standard normal values."""
+    return np.asarray(rng.standard_normal(shape), dtype)
