@@ -36,7 +36,7 @@ def global_norm(grads: Any) -> float:
     named = _named_arrays(grads)
     if not named:
         return 0.0
-    # A plan over stand-ins of the gradients' shapes that occupy no memory: only the norm is taken.
+    # Only the norm is taken, so the parameters of the plan can be stand-ins.
     arrays = [array for _, array in named]
     stand_ins = [_stand_in(array) for array in arrays]
     names = [name for name, _ in named]
@@ -136,10 +136,8 @@ def _require_number(name: str, value: Any) -> None:
 
 
 def _stand_in(array: Array) -> Array:
-    """An array of the same shape, float32 or float64 as the norm needs, over one element of memory."""
+    """Memory that is never touched, of the array's shape and order and the dtype of its norm."""
     if not isinstance(array, np.ndarray):
-        return np.zeros((), np.float64)  # bind refuses the leaf and names it
+        return np.empty((), np.float64)  # binding refuses the leaf and names it
     dtype = np.float64 if array.dtype.itemsize >= 8 else np.float32
-    return np.lib.stride_tricks.as_strided(
-        np.zeros(1, dtype), array.shape, (0,) * array.ndim, writeable=True
-    )
+    return np.empty_like(array, dtype, order="A", subok=False)

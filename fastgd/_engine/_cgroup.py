@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
 
 
 def cpu_quota(root: str = "/sys/fs/cgroup", membership: str = "/proc/self/cgroup") -> int | None:
@@ -14,32 +13,32 @@ def cpu_quota(root: str = "/sys/fs/cgroup", membership: str = "/proc/self/cgroup
     """
     quotas: list[float] = []
     for folder in _folders(root, membership):
-        try:
-            if (folder / "cpu.max").exists():
-                quota, period = (folder / "cpu.max").read_text().split()[:2]
-            else:
-                quota = (folder / "cpu.cfs_quota_us").read_text().strip()
-                period = (folder / "cpu.cfs_period_us").read_text().strip()
-            if quota not in ("max", "-1"):
-                quotas.append(float(quota) / float(period))
-        except (OSError, ValueError, ZeroDivisionError):
-            continue  # a group without a CPU controller, or one that we may not read
+        limit = _read(f"{folder}/cpu.max").split() or [
+            _read(f"{folder}/cpu.cfs_quota_us").strip(),
+            _read(f"{folder}/cpu.cfs_period_us").strip(),
+        ]
+        if len(limit) == 2 and limit[0].isdigit() and limit[1].isdigit() and int(limit[1]) > 0:
+            quotas.append(int(limit[0]) / int(limit[1]))  # "max" and -1 mean no limit
     return max(1, int(min(quotas))) if quotas else None
 
 
-def _folders(root: str, membership: str) -> Iterator[Path]:
+def _folders(root: str, membership: str) -> Iterator[str]:
     """The folders of the process's CPU group and of its ancestors, in both hierarchies."""
-    try:
-        lines = Path(membership).read_text().splitlines()
-    except OSError:
-        return
-    for line in lines:
+    for line in _read(membership).splitlines():
         _, _, rest = line.partition(":")
         controllers, _, group = rest.partition(":")
         if controllers and "cpu" not in controllers.split(","):
             continue
-        base = Path(root) / controllers if controllers else Path(root)
-        inside = (
-            PurePosixPath(group).relative_to("/") if group.startswith("/") else PurePosixPath(group)
-        )
-        yield from (base / part for part in (inside, *inside.parents))
+        base = f"{root}/{controllers}" if controllers else root
+        parts = [part for part in group.split("/") if part]
+        for n in range(len(parts), -1, -1):
+            yield "/".join((base, *parts[:n]))
+
+
+def _read(path: str) -> str:
+    """The text of a file; nothing where it does not exist or may not be read."""
+    try:
+        with open(path) as file:
+            return file.read()
+    except OSError:
+        return ""
