@@ -219,10 +219,11 @@ class Adam(Optimizer):
         l2, keep = values["weight_decay"], 1.0
         if self.decoupled:
             l2, keep = 0.0, 1.0 - values["lr"] * l2
-        correction = 1.0 / math.sqrt(1.0 - beta2**t)
-        eps = values["eps"] * correction if values["eps_hat"] else values["eps"]
+        root = math.sqrt(1.0 - beta2**t)
+        eps = values["eps"] / root if values["eps_hat"] else values["eps"]
         step_size = values["lr"] / (1.0 - beta1**t)
-        return (l2, step_size, keep, 1.0 - beta1, beta2, 1.0 - beta2, correction, eps)
+        moments = (beta1, 1.0 - beta1, beta2, 1.0 - beta2)
+        return (l2, step_size, keep, *moments, 1.0 / root, eps)
 
 
 class AdamW(Adam):

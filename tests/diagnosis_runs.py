@@ -33,6 +33,7 @@ class Setup:
     validation: tuple[Any, ...] = ()
     seed: int = 0
     accept: tuple[str, ...] = ()  # verdicts that are right besides the family's own
+    reference: Setup | None = None  # the same without the fault, to see what it cost
 
 
 Family = Callable[[np.random.Generator], Setup]
@@ -45,12 +46,15 @@ def train(setup: Setup, probes: int = 40) -> SimpleNamespace:
     opt.track_norms = True
     batches = _batches(setup)
     rows: list[Any] = []
+    checkpoints: list[float] = []
     layers: dict[str, list[Any]] = {"grad": [], "update": [], "param": []}
     checks, validation = [], []
     probe_every = max(1, setup.steps // probes)
     for step in range(setup.steps):
         if setup.validation and step % max(1, setup.steps // 30) == 0:
             validation.append((step, setup.value_and_grad(params, *setup.validation)[0]))
+        if step % max(1, setup.steps // 20) == 0:
+            checkpoints.append(setup.value_and_grad(params, *setup.data)[0])
         batch = next(batches)
         loss, grads = setup.value_and_grad(params, *batch)
         lr = opt.param_groups[0]["lr"]
@@ -68,7 +72,41 @@ def train(setup: Setup, probes: int = 40) -> SimpleNamespace:
             checks.append((step, loss, after, dot, whole["update"], lr))
         if not (np.isfinite(loss) and np.isfinite(whole["update"])) and opt.nonfinite != "skip":
             break
-    return _history(rows, layers, checks, validation, setup, opt)
+    checkpoints.append(setup.value_and_grad(params, *setup.data)[0])
+    history = _history(rows, layers, checks, validation, setup, opt)
+    history.checkpoints = np.array(checkpoints)
+    return history
+
+
+def labelled_rightly(verdict: str, setup: Setup, history: SimpleNamespace) -> bool:
+    """Whether the run did go wrong in this way, by the loss over all samples.
+
+    A draw with ten times the stable learning rate may train well all the same. Such draws have no right
+    answer, and are left out.
+    """
+    path = history.checkpoints
+    if not np.isfinite(path).all():
+        return verdict in ("learning_rate_too_high", "exploding_gradients", "nonfinite_data_or_loss")
+    start, middle, end = path[0], path[10:16].mean(), path[16:].mean()
+    if verdict == "healthy":
+        if setup.validation:
+            v = history.validation_loss
+            return bool(end < start and v[-1] - v.min() < 0.02 * (v[0] - v.min()))
+        return bool(end < start)
+    if setup.reference is None:
+        return True
+    best = train(setup.reference).checkpoints[-1]
+    gained, possible, late = start - end, start - best, middle - end
+    return bool(
+        {
+            "learning_rate_too_high": gained < 0.5 * possible,
+            "learning_rate_too_low": gained < 0.1 * possible,
+            "plateau": late < 0.02 * possible and gained < 0.9 * possible,
+            "noise_floor": late < 0.05 * possible
+            and end - best > 0.02 * possible
+            and end - best > 0.15 * abs(end),
+        }[verdict]
+    )
 
 
 def _batches(setup: Setup) -> Any:
@@ -126,6 +164,11 @@ def stable(setup: Setup, samples: int = 256) -> float:
     """2 / λmax at the start."""
     batch = tuple(array[:samples] for array in setup.data)
     return 2 / dp.sharpness(setup.value_and_grad, setup.params, *batch)
+
+
+def against(setup: Setup, optimizer: Any, **changes: Any) -> Setup:
+    """The setup with `optimizer`; as it stands it is the reference."""
+    return replace(setup, optimizer=optimizer, reference=setup, **changes)
 
 
 # --- problems that nothing is wrong with; the learning rate is the caller's ---
@@ -240,48 +283,60 @@ def healthy_validation(rng: np.random.Generator) -> Setup:
 # --- learning rate ---
 
 
+def with_good_rate(setup: Setup, rng: np.random.Generator) -> tuple[Setup, float]:
+    """The setup with a third of the stable learning rate, and the stable one."""
+    lr = stable(setup)
+    return replace(setup, optimizer=sgd(lr / 3)), lr
+
+
 def too_high_descent(rng: np.random.Generator) -> Setup:
-    setup = pick(rng, *CONVEX[:2])(rng)
-    return replace(setup, optimizer=sgd(stable(setup) * between(rng, 1.05, 100)))
+    setup, lr = with_good_rate(pick(rng, *CONVEX[:2])(rng), rng)
+    return against(setup, sgd(lr * between(rng, 1.05, 100)))
 
 
 def too_high_minibatch(rng: np.random.Generator) -> Setup:
-    setup = pick(rng, a_linear_regression, a_network, a_regression_network)(rng)
-    lr = stable(setup) * between(rng, 10, 300)
-    return replace(setup, optimizer=sgd(lr, pick(rng, 0.0, 0.9)), batch_size=pick(rng, 16, 64))
+    setup, lr = with_good_rate(
+        pick(rng, a_linear_regression, a_network, a_regression_network)(rng), rng
+    )
+    opt = sgd(lr * between(rng, 10, 300), pick(rng, 0.0, 0.9))
+    return against(setup, opt, batch_size=pick(rng, 16, 64))
 
 
 def too_high_network(rng: np.random.Generator) -> Setup:
-    setup = pick(rng, *NETWORKS)(rng)
-    return replace(setup, optimizer=sgd(stable(setup) * between(rng, 10, 1000)))
+    setup, lr = with_good_rate(pick(rng, *NETWORKS)(rng), rng)
+    return against(setup, sgd(lr * between(rng, 10, 1000)))
 
 
 def too_high_adam(rng: np.random.Generator) -> Setup:
     setup = pick(rng, a_network, a_regression_network, a_deep_network)(rng)
-    return replace(setup, optimizer=adam(between(rng, 0.3, 30)), batch_size=pick(rng, None, 32))
+    setup = replace(setup, optimizer=adam(3e-3), batch_size=pick(rng, None, 32))
+    return against(setup, adam(between(rng, 0.3, 30)))
 
 
 def too_low_descent(rng: np.random.Generator) -> Setup:
-    setup = pick(rng, *CONVEX, *NETWORKS)(rng)
-    return replace(setup, optimizer=sgd(stable(setup) * between(rng, 1e-6, 1e-3)))
+    setup, lr = with_good_rate(pick(rng, *CONVEX, *NETWORKS)(rng), rng)
+    return against(setup, sgd(lr * between(rng, 1e-6, 1e-3)))
 
 
 def too_low_minibatch(rng: np.random.Generator) -> Setup:
-    setup = pick(rng, a_linear_regression, a_logistic_regression, a_network)(rng)
-    lr = stable(setup) * between(rng, 1e-6, 3e-4)
-    return replace(setup, optimizer=sgd(lr, pick(rng, 0.0, 0.5)), batch_size=pick(rng, 16, 64))
+    setup, lr = with_good_rate(
+        pick(rng, a_linear_regression, a_logistic_regression, a_network)(rng), rng
+    )
+    opt = sgd(lr * between(rng, 1e-6, 3e-4), pick(rng, 0.0, 0.5))
+    return against(setup, opt, batch_size=pick(rng, 16, 64))
 
 
 def too_low_adam(rng: np.random.Generator) -> Setup:
     setup = pick(rng, *NETWORKS)(rng)
-    return replace(setup, optimizer=adam(between(rng, 1e-8, 1e-5)), batch_size=pick(rng, None, 32))
+    setup = replace(setup, optimizer=adam(3e-3), batch_size=pick(rng, None, 32))
+    return against(setup, adam(between(rng, 1e-8, 1e-5)))
 
 
 # --- gradients by layer, initialization ---
 
 
 def vanishing_sigmoid(rng: np.random.Generator) -> Setup:
-    d, depth = int(rng.integers(6, 14)), int(rng.integers(5, 10))
+    d, depth = int(rng.integers(6, 14)), int(rng.integers(7, 12))
     params = dp.mlp_params(rng, [d] + [20] * depth + [3], 1.0)
     setup = Setup(dp.mlp("sigmoid"), params, none, dp.classes(rng, 300, d, 3), steps=400)
     batch = pick(rng, None, 32)
@@ -292,29 +347,23 @@ def vanishing_scale(rng: np.random.Generator) -> Setup:
     """Signals shrink from layer to layer on both ways: the initialization's fault as well."""
     d, depth = int(rng.integers(6, 14)), int(rng.integers(6, 12))
     params = dp.mlp_params(rng, [d] + [20] * depth + [3], rng.uniform(0.1, 0.4))
-    setup = Setup(
-        dp.mlp(pick(rng, "tanh", "relu")),
-        params,
-        none,
-        dp.classes(rng, 300, d, 3),
-        steps=400,
-        accept=("dead_initialization",),
-    )
-    return replace(setup, optimizer=sgd(stable(setup) * rng.uniform(0.2, 0.5)))
+    value_and_grad, data = dp.mlp(pick(rng, "tanh", "relu")), dp.classes(rng, 300, d, 3)
+    opt, accept = sgd(between(rng, 0.05, 0.5)), ("dead_initialization",)
+    return Setup(value_and_grad, params, opt, data, steps=400, accept=accept)
 
 
 def vanishing_regression(rng: np.random.Generator) -> Setup:
-    d, depth = int(rng.integers(3, 8)), int(rng.integers(6, 10))
+    d, depth = int(rng.integers(3, 8)), int(rng.integers(7, 12))
     params = dp.mlp_params(rng, [d] + [20] * depth + [1], 1.0)
     setup = Setup(
-        dp.mlp(pick(rng, "sigmoid"), "squares"), params, none, dp.regression(rng, 300, d), steps=400
+        dp.mlp("sigmoid", "squares"), params, none, dp.regression(rng, 300, d), steps=400
     )
     return replace(setup, optimizer=sgd(stable(setup) * rng.uniform(0.2, 0.5), pick(rng, 0, 0.9)))
 
 
 def exploding_tanh(rng: np.random.Generator) -> Setup:
-    d, depth = int(rng.integers(6, 14)), int(rng.integers(8, 14))
-    params = dp.mlp_params(rng, [d] + [24] * depth + [3], rng.uniform(2.5, 5))
+    d, depth = int(rng.integers(6, 14)), int(rng.integers(10, 16))
+    params = dp.mlp_params(rng, [d] + [24] * depth + [3], rng.uniform(5, 12))
     data = dp.classes(rng, 300, d, 3)
     lr = between(rng, 1e-3, 1e-1)
     return Setup(dp.mlp("tanh"), params, sgd(lr), data, pick(rng, None, 32), steps=300)
@@ -422,66 +471,87 @@ def root_of_zero(rng: np.random.Generator) -> Setup:
 
 
 def plateau_saddle(rng: np.random.Generator) -> Setup:
-    scale = between(rng, 1e-9, 1e-6)
+    """A start so close to a saddle that the run ends before it is left behind."""
+    scale, part = between(rng, 1e-9, 1e-5), rng.uniform(0.3, 0.7)
     if rng.random() < 0.5:
         x = scale * rng.standard_normal(int(rng.integers(1, 10)))
-        steps = int(0.5 * np.log(1 / scale) / (0.1 * 4 / x.size) * rng.uniform(0.2, 0.8))
-        return Setup(dp.double_well, x, sgd(0.1), steps=min(max(steps, 60), 2000))
-    n, rank = int(rng.integers(5, 20)), 3
-    target = rng.standard_normal((n, rank)) @ rng.standard_normal((rank, n))
-    params = {
-        "U": scale * rng.standard_normal((n, rank)),
-        "V": scale * rng.standard_normal((rank, n)),
-    }
-    top = np.linalg.norm(target, 2) / target.size
-    lr = 0.3 / top
-    steps = int(np.log(1 / scale) / 0.3 * rng.uniform(0.3, 0.7)) + 20
-    return Setup(dp.factorization(target), params, sgd(lr), steps=steps)
+        f, lr, growth = dp.double_well, 0.02 * x.size, 0.08
+    else:
+        n, rank = int(rng.integers(5, 20)), 3
+        target = rng.standard_normal((n, rank)) @ rng.standard_normal((rank, n))
+        x = {
+            "U": scale * rng.standard_normal((n, rank)),
+            "V": scale * rng.standard_normal((rank, n)),
+        }
+        f, growth = dp.factorization(target), 0.1
+        lr = growth / np.linalg.norm(target, 2) * target.size
+    return Setup(f, x, sgd(lr), steps=int(np.log(1 / scale) / growth * part))
 
 
 def plateau_valley(rng: np.random.Generator) -> Setup:
-    """Ill conditioned: the learning rate is as high as it may be, and yet nothing moves."""
-    if rng.random() < 0.3:
-        x = np.array([-1.2, 1.0]) + 0.2 * rng.standard_normal(2)
-        return Setup(dp.rosenbrock, x, sgd(between(rng, 4e-4, 1e-3)), steps=400)
-    d = int(rng.integers(4, 20))
-    eigenvalues = np.geomspace(1, 10 ** rng.uniform(4.5, 7), d) * between(rng, 1e-3, 1e3)
+    """The learning rate is as high as steep directions allow, and along flat ones nothing moves."""
+    d, flat = int(rng.integers(4, 20)), 10 ** -rng.uniform(4.5, 7)
+    eigenvalues = np.geomspace(between(rng, 0.1, 1), 1, d)
+    eigenvalues[: max(2, d // 2)] *= flat
+    eigenvalues *= between(rng, 1e-3, 1e3)
     x = rng.standard_normal(d) / np.sqrt(eigenvalues) * 10
     lr = rng.uniform(0.3, 0.9) * 2 / eigenvalues[-1]
-    return Setup(dp.quadratic(eigenvalues), x, sgd(lr), steps=int(rng.integers(300, 800)))
+    setup = Setup(dp.quadratic(eigenvalues), x, none, steps=int(rng.integers(200, 800)))
+    ideal = replace(setup, params=x * 0, optimizer=sgd(lr))
+    return replace(setup, optimizer=sgd(lr), reference=ideal)
 
 
 def plateau_unscaled(rng: np.random.Generator) -> Setup:
-    """Features of very different sizes."""
+    """Features of two very different sizes."""
     setup = pick(rng, lambda r: a_linear_regression(r, 0.1), a_logistic_regression)(rng)
+    setup, _ = with_good_rate(setup, rng)
     x, y = setup.data
-    x = x * np.geomspace(1, 10 ** rng.uniform(2.5, 4), x.shape[1])
-    setup = replace(setup, data=(x, y))
-    return replace(setup, optimizer=sgd(stable(setup) * rng.uniform(0.2, 0.8)))
+    sizes = np.ones(x.shape[1])
+    sizes[: max(1, len(sizes) // 3)] = 10 ** rng.uniform(2.5, 4)
+    scaled = replace(setup, data=(x * sizes, y))
+    lr = stable(scaled) * rng.uniform(0.2, 0.8)
+    return replace(scaled, optimizer=sgd(lr), reference=setup)
 
 
 def noise_floor_linear(rng: np.random.Generator) -> Setup:
     setup = a_linear_regression(rng, noise=rng.uniform(0.5, 2))
     size = int(pick(rng, 1, 2, 4))
     x = setup.data[0]
-    lr = rng.uniform(0.3, 0.8) * size / np.mean(np.sum(x * x, axis=1))
-    return replace(setup, optimizer=sgd(lr), batch_size=size, steps=int(rng.integers(600, 1500)))
+    lr = rng.uniform(0.15, 0.6) * size / np.mean(np.sum(x * x, axis=1))
+    setup = replace(setup, optimizer=sgd(lr), steps=int(rng.integers(600, 1500)))
+    return against(setup, sgd(lr), batch_size=size)
 
 
 def noise_floor_quadratic(rng: np.random.Generator) -> Setup:
-    d = int(rng.integers(5, 30))
+    """½ xᵀHx + x · s, the mean of the samples s near 0."""
+    d, size = int(rng.integers(5, 30)), int(pick(rng, 1, 2, 4))
     eigenvalues = np.geomspace(1, between(rng, 2, 10), d)
-    f = dp.quadratic(eigenvalues, between(rng, 0.3, 3), int(rng.integers(1000)))
-    x = rng.standard_normal(d) * 10
-    return Setup(f, x, sgd(rng.uniform(0.1, 0.5) / eigenvalues[-1]), steps=600)
+
+    def value_and_grad(x: Any, shifts: Any) -> tuple[float, Any]:
+        shift = shifts.mean(axis=0)
+        return float(1 + 0.5 * np.sum(eigenvalues * x * x) + x @ shift), eigenvalues * x + shift
+
+    shifts = between(rng, 5, 30) * rng.standard_normal((300, d)) / np.sqrt(d)
+    opt = sgd(rng.uniform(0.2, 0.5) / eigenvalues[-1], pick(rng, 0.0, 0.5))
+    setup = Setup(value_and_grad, rng.standard_normal(d), opt, (shifts, shifts), steps=600)
+    setup = replace(setup, value_and_grad=lambda x, shifts, _: value_and_grad(x, shifts))
+    return against(setup, opt, batch_size=size)
 
 
 def noise_floor_logistic(rng: np.random.Generator) -> Setup:
-    setup = a_logistic_regression(rng, flipped=rng.uniform(0.3, 0.6))
+    setup = a_logistic_regression(rng, flipped=rng.uniform(0.1, 0.4))
     size = int(pick(rng, 1, 2, 4))
     x = setup.data[0]
-    lr = rng.uniform(1.5, 4) * size / np.mean(np.sum(x * x, axis=1))
-    return replace(setup, optimizer=sgd(lr), batch_size=size, steps=int(rng.integers(600, 1500)))
+    lr = rng.uniform(0.6, 2) * size / np.mean(np.sum(x * x, axis=1))
+    setup = replace(setup, optimizer=sgd(lr), steps=int(rng.integers(600, 1500)))
+    return against(setup, sgd(lr), batch_size=size)
+
+
+def noise_floor_adam(rng: np.random.Generator) -> Setup:
+    setup = a_linear_regression(rng, noise=rng.uniform(0.5, 2))
+    lr = between(rng, 0.03, 0.15)
+    setup = replace(setup, optimizer=adam(lr), steps=int(rng.integers(800, 1500)))
+    return against(setup, adam(lr), batch_size=int(pick(rng, 1, 2)))
 
 
 def overfit_linear(rng: np.random.Generator) -> Setup:
@@ -534,6 +604,6 @@ FAMILIES: dict[str, tuple[Family, ...]] = {
     "dead_initialization": (dead_zero_weights, dead_units, dead_scale, dead_saturated),
     "nonfinite_data_or_loss": (nan_in_data, log_of_zero, root_of_zero),
     "plateau": (plateau_saddle, plateau_valley, plateau_unscaled),
-    "noise_floor": (noise_floor_linear, noise_floor_quadratic, noise_floor_logistic),
+    "noise_floor": (noise_floor_linear, noise_floor_quadratic, noise_floor_logistic, noise_floor_adam),
     "overfitting": (overfit_linear, overfit_network, overfit_logistic),
 }

@@ -1,7 +1,7 @@
 """Prints a digest of what every case computes; run in a subprocess under each FASTGD_ISA.
 
-    python isa_digest.py digest     every case, both dtypes: one line with a SHA-256
-    python isa_digest.py reference  every case against the reference, bit for bit
+python isa_digest.py digest     every case, both dtypes: one line with a SHA-256
+python isa_digest.py reference  every case against the reference, bit for bit
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ import hashlib
 import sys
 
 import numpy as np
-
-import fastgd
 from cases import CASES, Case
 from fma import rounded_twice
 from reference import Reference
 from support import assert_same_bits, optimizer, tame, wide
+
+import fastgd
 
 SIZES = (1, 5, 16, 63, 1000, 4097, 40_003)
 
@@ -24,9 +24,7 @@ def digest() -> str:
     """Parameters, state and norm after four steps of every case."""
     sha = hashlib.sha256()
     rng = np.random.default_rng(7)
-    gradients = {
-        n: [wide(rng, n, np.float64), *(tame(rng, n, t) for t in "efd")] for n in SIZES
-    }
+    gradients = {n: [wide(rng, n, np.float64), *(tame(rng, n, t) for t in "efd")] for n in SIZES}
     starts = {n: wide(rng, n, np.float64) for n in SIZES}
     for case in CASES:
         for dtype in (np.float32, np.float64):

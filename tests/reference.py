@@ -15,7 +15,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
-
 from fma import Array, MultiplyAdd, fused, rounded_twice
 
 State: TypeAlias = dict[str, Array]
@@ -79,12 +78,21 @@ def _number(p: Array, coefficient: float) -> Any:
     return p.dtype.type(coefficient)
 
 
+def lerp(start: Array, end: Array, weight: float, p: Array, fma: MultiplyAdd) -> Array:
+    """(1 - weight) * start + weight * end from the nearer end, as torch.lerp."""
+    if _number(p, weight) < 0.5:
+        return fma(_number(p, weight), end - start, start)
+    return fma(_number(p, 1.0 - weight), start - end, end)
+
+
 def l2(p: Array, g: Array, h: Hyper, fma: MultiplyAdd) -> Array:
     """The gradient with the L2 penalty's: g + weight_decay * p."""
     return fma(_number(p, h["weight_decay"]), p, g) if h["weight_decay"] else g
 
 
-def sgd(p: Array, g: Array, state: State, h: Hyper, t: int, fma: MultiplyAdd) -> tuple[Array, State]:
+def sgd(
+    p: Array, g: Array, state: State, h: Hyper, t: int, fma: MultiplyAdd
+) -> tuple[Array, State]:
     g = l2(p, g, h, fma)
     if "momentum_buffer" not in state:
         return fma(_number(p, -h["lr"]), g, p), {}
@@ -115,7 +123,7 @@ def _adam(
     beta1, beta2 = h["betas"]
     root = math.sqrt(1.0 - beta2**t)
     eps = h["eps"] / root if h["eps_hat"] else h["eps"]
-    m = fma(_number(p, 1.0 - beta1), g - state["exp_avg"], state["exp_avg"])
+    m = lerp(state["exp_avg"], g, 1.0 - beta1, p, fma)
     v = fma(_number(p, beta2), state["exp_avg_sq"], _number(p, 1.0 - beta2) * g * g)
     new = {"exp_avg": m, "exp_avg_sq": v}
     if h["amsgrad"]:
@@ -147,14 +155,16 @@ def rmsprop(
     v = fma(_number(p, alpha), state["square_avg"], _number(p, 1.0 - alpha) * g * g)
     new = {"square_avg": v}
     if h["centered"]:
-        a = fma(_number(p, 1.0 - alpha), g - state["grad_avg"], state["grad_avg"])
+        a = lerp(state["grad_avg"], g, 1.0 - alpha, p, fma)
         new["grad_avg"] = a
         v = np.maximum(fma(-a, a, v), _number(p, 0.0))
     direction = g / _rooted(p, v, h)
     if "momentum_buffer" not in state:
         return fma(_number(p, -h["lr"]), direction, p), new
     inside, outside = (h["lr"], 1.0) if h["lr_in_momentum"] else (1.0, h["lr"])
-    buffer = fma(_number(p, h["momentum"]), state["momentum_buffer"], _number(p, inside) * direction)
+    buffer = fma(
+        _number(p, h["momentum"]), state["momentum_buffer"], _number(p, inside) * direction
+    )
     new["momentum_buffer"] = buffer
     return fma(_number(p, -outside), buffer, p), new
 
@@ -268,7 +278,9 @@ class Reference:
         self.grad_norm = None
         if self.options["clip_norm"] is None and self.options["nonfinite"] == "propagate":
             return 1.0
-        self.grad_norm = abs(grad_scale) * global_norm(list(live.values())) if norm is None else norm
+        self.grad_norm = (
+            abs(grad_scale) * global_norm(list(live.values())) if norm is None else norm
+        )
         if self.options["clip_norm"] is None or self.grad_norm == 0:
             return 1.0
         return min(1.0, float(self.options["clip_norm"]) / self.grad_norm)

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from fma import Array, MultiplyAdd, fused, rounded_twice
 
 import fastgd
-from fma import Array, MultiplyAdd, fused, rounded_twice
 
 
 def optimizer(name: str, params: Any, **kwargs: Any) -> Any:

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-
 from reference import Reference
 from support import optimizer
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-
 from cases import CASES, Case
 from fma import Array
 from support import assert_same_bits, optimizer, tame, wide
@@ -42,7 +41,8 @@ def fortran(g: Array) -> Array:
 
 def every_second(g: Array) -> Array:
     big = np.full(tuple(2 * n for n in g.shape), np.nan, g.dtype)
-    view = big[(..., *(slice(None, None, 2),) * g.ndim)]
+    index: tuple[Any, ...] = (..., *(slice(None, None, 2),) * g.ndim)
+    view = big[index]
     view[...] = g
     return np.asarray(view)
 
@@ -56,7 +56,7 @@ def gap_after_rows(g: Array) -> Array:
 
 
 def reversed_everywhere(g: Array) -> Array:
-    backwards = (..., *(slice(None, None, -1),) * g.ndim)
+    backwards: tuple[Any, ...] = (..., *(slice(None, None, -1),) * g.ndim)
     return np.asarray(g[backwards].copy()[backwards])
 
 

@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
-import fastgd
 from cases import CASES, Case
 from fma import Array, fused, rounded_twice
 from reference import Reference, global_norm
 from support import assert_same_bits, assert_same_state, engine_multiply_add, optimizer, wide
+
+import fastgd
 
 STEPS = 20
 CHUNK: int = fastgd._engine.chunk
@@ -73,9 +73,7 @@ def test_state_before_the_first_step(case: Case, dtype: type[np.floating]) -> No
 
 
 @pytest.mark.parametrize("case", [c for c in CASES if not c.clips_norm], ids=str)
-def test_extreme_magnitudes(
-    case: Case, dtype: type[np.floating], rng: np.random.Generator
-) -> None:
+def test_extreme_magnitudes(case: Case, dtype: type[np.floating], rng: np.random.Generator) -> None:
     """Squares that underflow to subnormals and to zero, or that overflow; signed zeros."""
     info = np.finfo(dtype)
     exponents = np.linspace(info.minexp - info.nmant, info.maxexp - 1, 257)

@@ -132,10 +132,11 @@ cdef class Binding:
             size = 1
             for axis in range(cnp.PyArray_NDIM(array)):
                 size *= cnp.PyArray_DIMS(array)[axis]
-            if <size_t> cnp.PyArray_DATA(array) != self.spans[i].param or size != self.spans[i].length:
+            if (<size_t> cnp.PyArray_DATA(array) != self.spans[i].param or size != self.spans[i].length
+                    or (cnp.PyArray_TYPE(array) == cnp.NPY_DOUBLE) != self.spans[i].double_):
                 raise ValueError(
-                    f"parameter {self.names[i]!r} was resized or moved since the optimizer was made; "
-                    "call rebind() with arrays of the original shapes")
+                    f"parameter {self.names[i]!r} was resized, moved or given another dtype since the "
+                    "optimizer was made; call rebind() with arrays like the original ones")
             if not cnp.PyArray_CHKFLAGS(array, cnp.NPY_ARRAY_WRITEABLE):
                 raise ValueError(
                     f"parameter {self.names[i]!r} has become read-only, so it cannot be updated; "
@@ -180,7 +181,6 @@ cdef class Binding:
         cdef cnp.ndarray param = <cnp.ndarray> self.params[i]
         cdef cnp.ndarray array
         cdef size_t address
-        cdef int ndim = cnp.PyArray_NDIM(param)
         if grad is None:
             span.grad = span.layout = 0
             self.present -= 1
@@ -188,8 +188,7 @@ cdef class Binding:
         if not cnp.PyArray_CheckExact(grad):
             grad = self.foreign_array(i, grad)
         array = <cnp.ndarray> grad
-        if cnp.PyArray_NDIM(array) != ndim or memcmp(
-                cnp.PyArray_DIMS(array), cnp.PyArray_DIMS(param), ndim * sizeof(cnp.npy_intp)) != 0:
+        if not same_shape(array, param):
             raise ValueError(
                 f"gradient {self.names[i]!r} has shape {(<object> array).shape}, its parameter has "
                 f"{(<object> param).shape}")
@@ -270,6 +269,16 @@ cdef class Binding:
                 f"gradient {self.names[i]!r} overlaps the memory of parameter "
                 f"{self.names[self.sorted_params[left - 1]]!r}; pass a copy of the gradient")
         return 0
+
+
+cdef inline bint same_shape(cnp.ndarray array, cnp.ndarray param) noexcept:
+    cdef int axis, ndim = cnp.PyArray_NDIM(param)
+    if cnp.PyArray_NDIM(array) != ndim:
+        return False
+    for axis in range(ndim):
+        if cnp.PyArray_DIMS(array)[axis] != cnp.PyArray_DIMS(param)[axis]:
+            return False
+    return True
 
 
 cdef inline bint same_order(cnp.ndarray array, cnp.ndarray param) noexcept:

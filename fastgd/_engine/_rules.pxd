@@ -56,6 +56,15 @@ cdef inline floating prepare(floating g, floating p, floating scale, floating cl
     return fma(weight_decay, p, g) if weight_decay != 0 else g
 
 
+cdef inline floating lerp(floating start, floating end, floating weight, floating keep) noexcept nogil:
+    """keep * start + weight * end with keep = 1 - weight, from the nearer end, as in PyTorch's lerp:
+    exact for start == end and for a weight of 0 or 1.
+    """
+    if weight < 0.5:
+        return fma(weight, end - start, start)
+    return fma(keep, start - end, end)
+
+
 # --- SGD: Robbins & Monro 1951; momentum: Polyak 1964, Sutskever et al. 2013 ------------------------
 
 cdef inline void sgd_loop(const double* k, floating* p, const floating* grad, floating* buf,
@@ -93,14 +102,14 @@ cdef inline void adam_loop(const double* k, floating* p, const floating* grad, f
     cdef floating scale = <floating> k[SCALE], clip_value = <floating> k[CLIP_VALUE]
     cdef floating weight_decay = <floating> k[WEIGHT_DECAY]
     cdef floating step_size = <floating> k[RULE], keep = <floating> k[RULE + 1]
-    cdef floating one_minus_beta1 = <floating> k[RULE + 2]
-    cdef floating beta2 = <floating> k[RULE + 3], one_minus_beta2 = <floating> k[RULE + 4]
-    cdef floating root_correction = <floating> k[RULE + 5], eps = <floating> k[RULE + 6]
+    cdef floating beta1 = <floating> k[RULE + 2], one_minus_beta1 = <floating> k[RULE + 3]
+    cdef floating beta2 = <floating> k[RULE + 4], one_minus_beta2 = <floating> k[RULE + 5]
+    cdef floating root_correction = <floating> k[RULE + 6], eps = <floating> k[RULE + 7]
     cdef floating g, second
     cdef Py_ssize_t i
     for i in range(n):
         g = prepare(grad[i], p[i], scale, clip_value, weight_decay)
-        exp_avg[i] = fma(one_minus_beta1, g - exp_avg[i], exp_avg[i])
+        exp_avg[i] = lerp(exp_avg[i], g, one_minus_beta1, beta1)
         second = fma(beta2, exp_avg_sq[i], one_minus_beta2 * g * g)
         exp_avg_sq[i] = second
         if amsgrad:
@@ -112,7 +121,7 @@ cdef inline void adam_loop(const double* k, floating* p, const floating* grad, f
 
 cdef inline void adam(const double* k, floating* p, const floating* grad, floating* exp_avg,
                       floating* exp_avg_sq, floating* maximum, Py_ssize_t n) noexcept nogil:
-    """k: lr / (1 - beta1^t), 1 - lr * decoupled decay, 1 - beta1, beta2, 1 - beta2,
+    """k: lr / (1 - beta1^t), 1 - lr * decoupled decay, beta1, 1 - beta1, beta2, 1 - beta2,
     1 / sqrt(1 - beta2^t), epsilon. Slots: exp_avg, exp_avg_sq, max_exp_avg_sq.
     """
     if maximum == NULL:
@@ -154,7 +163,7 @@ cdef inline void rmsprop_loop(const double* k, floating* p, const floating* grad
         second = fma(alpha, square_avg[i], one_minus_alpha * g * g)
         square_avg[i] = second
         if centered:
-            grad_avg[i] = fma(one_minus_alpha, g - grad_avg[i], grad_avg[i])
+            grad_avg[i] = lerp(grad_avg[i], g, one_minus_alpha, alpha)
             second = fma(-grad_avg[i], grad_avg[i], second)
             second = zero if second < zero else second
         g = g / (sqrt(second + inside) + outside)

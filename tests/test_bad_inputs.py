@@ -1,0 +1,150 @@
+"""Every bad input is refused with the documented error, and nothing at all has changed then."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import bad_arrays
+import bad_gradients
+import bad_states
+import bad_values
+import pytest
+from bad_inputs import Row, World, snapshot, threads
+
+ROWS = [*bad_arrays.ROWS, *bad_gradients.ROWS, *bad_values.ROWS, *bad_states.ROWS]
+
+
+def test_there_are_enough_of_them() -> None:
+    assert len(ROWS) >= 150
+    assert not [name for name, count in Counter(map(str, ROWS)).items() if count > 1]
+
+
+@pytest.mark.parametrize("row", ROWS, ids=str)
+def test_refused(row: Row, tmp_path: Path) -> None:
+    world, undisturbed = World(tmp_path), World(tmp_path)
+    given = row.given(world)
+    arrays = [id(array) for opt in (world.adam, world.sgd) for array in opt.params.values()]
+    before = snapshot(world), snapshot(given), threads()
+
+    with pytest.raises(row.exception, match=row.match) as refusal:
+        row.use(world, given)
+
+    assert refusal.type is row.exception
+    assert len(str(refusal.value)) < 1000
+    assert (snapshot(world), snapshot(given), threads()) == before
+    assert arrays == [id(array) for opt in (world.adam, world.sgd) for array in opt.params.values()]
+
+    row.repair(world, given)
+    for _ in range(3):
+        world.advance()
+        undisturbed.advance()
+    assert snapshot(world)[0] == snapshot(undisturbed)[0]
+
+
+AGAIN = [row for row in bad_gradients.ROWS if row.name.startswith(("grads-", "behind-"))][::5]
+
+
+@pytest.mark.parametrize("row", AGAIN, ids=str)
+def test_refused_again_and_again(row: Row, tmp_path: Path) -> None:
+    """Nothing piles up: no reference to what was given is kept."""
+    world = World(tmp_path)
+    given = row.given(world)
+    count = sys.getrefcount(given)
+    before = snapshot(world)
+    for _ in range(20):
+        with pytest.raises(row.exception, match=row.match):
+            row.use(world, given)
+    assert snapshot(world) == before
+    assert sys.getrefcount(given) == count
+
+
+# --- behind the optimizer's back, in the middle of a step -------------------------------------------
+
+INTERFERENCE = """
+import numpy as np, fastgd
+
+size = 3_000_000  # more than what malloc keeps: reading what was freed ends the process
+params = {"b": np.ones(size), "z": np.ones(5)}
+done = []
+
+def interfere(*args, **kwargs):
+    if not done:
+        done.append(params["b"].resize(10, refcheck=False))
+    return kwargs.get("array", 0.5)
+
+class Late:
+    def __array__(self, dtype=None, copy=None):
+        return interfere(array=np.ones(5))
+
+by_schedule = CHOICE == "schedule"
+opt = fastgd.SGD(params, lr=interfere if by_schedule else 0.5)
+grads = {"b": np.ones(size), "z": np.ones(5) if by_schedule else Late()}
+try:
+    opt.step(grads)
+except ValueError as error:
+    assert "'b'" in str(error) and "resized" in str(error), error
+else:
+    raise AssertionError("a step over freed memory was taken")
+assert opt.step_count == 0 and (params["z"] == 1).all() and (params["b"] == 1).all()
+"""
+
+
+@pytest.mark.parametrize("by", ["schedule", "gradient"])
+def test_a_parameter_that_goes_while_the_step_is_validated(by: str) -> None:
+    code = INTERFERENCE.replace("CHOICE", repr(by))
+    command = [sys.executable, "-W", "error", "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr or f"ended by signal {-done.returncode}"
+
+
+# --- environment variables --------------------------------------------------------------------------
+
+STEP = """
+import numpy as np, fastgd
+p = np.ones(200_000, np.float32)
+opt = fastgd.Adam(p, clip_norm=1.0)
+opt.step(np.linspace(-1, 1, p.size, dtype=np.float32))
+print(fastgd.get_num_threads(), hash(p.tobytes()) , opt.grad_norm)
+"""
+
+
+def in_environment(code: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONHASHSEED": "0", **variables}
+    command = [sys.executable, "-W", "error", "-c", code]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize(
+    "isa", ["x86-64-v1", "x86-64-v9", "avx512", "x86-64-v3 ", " ", "X86-64-V3", "x86_64_v3", "../_x"]
+)
+def test_an_unknown_engine_build_is_refused(isa: str) -> None:
+    done = in_environment("import fastgd", FASTGD_ISA=isa)
+    assert done.returncode == 1
+    last = done.stderr.strip().splitlines()[-1]
+    assert re.match(r"ImportError: FASTGD_ISA=.* is not available.*x86-64-v2|plain", last)
+    assert repr(isa) in last
+
+
+@pytest.mark.parametrize(
+    "value", ["abc", "0", "-1", "1.5", "", " 2", "2,1", "99999999999999999999", "0x2", "2;rm"]
+)
+def test_a_strange_number_of_threads_in_the_environment(value: str) -> None:
+    """OpenMP itself reports what it cannot read and takes its default; results are the same."""
+    expected = in_environment(STEP, OMP_NUM_THREADS="1")
+    done = in_environment(STEP, OMP_NUM_THREADS=value)
+    assert done.returncode == 0, done.stderr
+    count, *result = done.stdout.split()
+    assert 1 <= int(count) <= 4096
+    assert result == expected.stdout.split()[1:]
+
+
+def test_a_huge_number_of_threads_in_the_environment() -> None:
+    """No process can start as many: the default has the limit that set_num_threads has."""
+    done = in_environment("import fastgd; print(fastgd.get_num_threads())", OMP_NUM_THREADS="9999999")
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) <= 4096
