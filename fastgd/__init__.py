@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from fastgd import initializers, plot, schedules
 from fastgd._config import num_threads, show_config
 from fastgd._engine import get_num_threads, set_num_threads
 from fastgd.clipping import clip_grad_norm_, clip_grad_value_, global_norm
 from fastgd.optimizers import SGD, Adagrad, Adam, AdamW, RMSprop
+from fastgd.sampling import MiniBatches
 
 __version__ = "0.1.0"
 
@@ -14,13 +16,17 @@ __all__ = [
     "Adagrad",
     "Adam",
     "AdamW",
+    "MiniBatches",
     "RMSprop",
     "__version__",
     "clip_grad_norm_",
     "clip_grad_value_",
     "get_num_threads",
     "global_norm",
+    "initializers",
     "num_threads",
+    "plot",
+    "schedules",
     "set_num_threads",
     "show_config",
 ]
