@@ -35,6 +35,7 @@ from fastgd._engine._reductions cimport (
 )
 from fastgd._engine._rules cimport (
     CLIP_VALUE,
+    RULE,
     SCALE,
     WEIGHT_DECAY,
     adagrad,
@@ -72,12 +73,13 @@ ctypedef void (*DoubleRule)(const double*, double*, const double*, double*, doub
 cdef struct Rule:
     SingleRule single
     DoubleRule double_
+    int coefficients  # its own, after the head that all rules have
 
 cdef Rule[8] RULES
-RULES[0] = Rule(sgd[float], sgd[double])
-RULES[1] = Rule(adam[float], adam[double])
-RULES[2] = Rule(adagrad[float], adagrad[double])
-RULES[3] = Rule(rmsprop[float], rmsprop[double])
+RULES[0] = Rule(sgd[float], sgd[double], 4)
+RULES[1] = Rule(adam[float], adam[double], 8)
+RULES[2] = Rule(adagrad[float], adagrad[double], 3)
+RULES[3] = Rule(rmsprop[float], rmsprop[double], 7)
 rule_names = ("sgd", "adam", "adagrad", "rmsprop")
 
 # --- What the threads read --------------------------------------------------------------------------

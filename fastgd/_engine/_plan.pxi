@@ -143,8 +143,11 @@ cdef class Plan(Binding):
         cdef Py_ssize_t i
         cdef dict hyperparameters = group.values_at(self.step_count) if group.scheduled else group.constants
         cdef tuple values = coefficients(hyperparameters, t)
-        if len(values) > WIDTH - WEIGHT_DECAY:
-            raise ValueError("the rule has more coefficients than a row can hold")
+        if len(values) != 1 + RULES[self.work.rule].coefficients:
+            raise ValueError(
+                f"rule {rule_names[self.work.rule]!r} takes the weight decay and "
+                f"{RULES[self.work.rule].coefficients} coefficients, got {len(values)} numbers: the "
+                "engine and the Python files are of different versions; build it again")
         self.coefficients[row, SCALE] = -1.0 if hyperparameters["maximize"] else 1.0
         for i in range(len(values)):
             self.coefficients[row, WEIGHT_DECAY + i] = values[i]
