@@ -6,8 +6,13 @@ leaves nothing behind.
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, cast
+from copy import copy
+from typing import Any, ClassVar, NamedTuple, cast
+
+import numpy as np
 
 from fastgd import _engine, _tree
 from fastgd._engine._arena import allocate
@@ -17,14 +22,50 @@ from fastgd._tree import Array, Spec
 Slots = tuple[Array | None, ...]  # one-dimensional, in the memory order of the parameter
 
 
+class Layout(NamedTuple):
+    """What the state of a parameter was made for; the array itself may be resized since."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    c_contiguous: bool
+
+    @classmethod
+    def of(cls, array: Array) -> Layout:
+        return cls(array.shape, array.dtype, array.flags.c_contiguous)
+
+    def shaped(self, flat: Array) -> Array:
+        """A flat array in the parameter's memory order as a view of the parameter's shape."""
+        return flat.reshape(self.shape) if self.c_contiguous else flat.reshape(self.shape[::-1]).T
+
+
 class Members:
     """The arrays of one group: names, state and gradient structure. Never changed in place."""
 
     def __init__(self, named: Sequence[tuple[str, Array]], spec: Spec, slots: list[Slots]) -> None:
         self.names = [name for name, _ in named]
         self.params = [array for _, array in named]
+        self.layouts = [Layout.of(array) for array in self.params]
         self.spec = spec
         self.slots = slots
+
+    def with_slots(self, slots: list[Slots]) -> Members:
+        """The same arrays with other state."""
+        other = copy(self)
+        other.slots = slots
+        return other
+
+    def check_unchanged(self) -> None:
+        """Refuse an array that no longer fits its state, whose end a step would write beyond.
+
+        Raises: ValueError naming it.
+        """
+        for name, array, layout in zip(self.names, self.params, self.layouts, strict=True):
+            if array.size != math.prod(layout.shape) or array.dtype != layout.dtype:
+                raise ValueError(
+                    f"parameter {name!r} was resized since the optimizer was made: it has shape "
+                    f"{array.shape} and dtype {array.dtype}, expected {layout.shape} and "
+                    f"{layout.dtype}; call rebind() with arrays of the original shapes"
+                )
 
 
 class GroupedParameters:
@@ -91,11 +132,11 @@ class GroupedParameters:
         result: dict[str, dict[str, Any]] = {}
         steps = iter(self._plan.steps.tolist())
         for members in self._members:
-            for name, param, slots in zip(
-                members.names, members.params, members.slots, strict=True
+            for name, layout, slots in zip(
+                members.names, members.layouts, members.slots, strict=True
             ):
                 arrays = {
-                    slot: shaped_like(param, flat)
+                    slot: layout.shaped(flat)
                     for slot, flat in zip(self.slots, slots, strict=True)
                     if flat is not None
                 }
@@ -143,14 +184,14 @@ class GroupedParameters:
                         f"rebind: the structure differs from that of the parameters {old.names}"
                     )
                 named = [(name, array) for name, (_, array) in zip(old.names, leaves, strict=True)]
-                for (name, array), before in zip(named, old.params, strict=True):
+                for (name, array), before in zip(named, old.layouts, strict=True):
                     _tree.check_parameter(name, array)
                     if (array.shape, array.dtype) != (before.shape, before.dtype):
                         raise ValueError(
                             f"rebind: parameter {name!r} has shape {array.shape} and dtype {array.dtype}, "
                             f"expected {before.shape} and {before.dtype}"
                         )
-                    if array.flags.c_contiguous != before.flags.c_contiguous:
+                    if array.flags.c_contiguous != before.c_contiguous:
                         raise ValueError(
                             f"rebind: parameter {name!r} is laid out in the other order (C or Fortran) "
                             "than the array that it replaces; pass a copy with order='K' of that one"
@@ -184,8 +225,10 @@ class GroupedParameters:
         named = [pair for part in members for pair in zip(part.names, part.params, strict=True)]
         names = [name for name, _ in named]
         if len(set(names)) != len(names):
-            twice = sorted({name for name in names if names.count(name) > 1})
+            twice = [name for name, count in Counter(names).items() if count > 1]
             raise ValueError(f"two parameters have the same name: {twice}; rename the keys")
+        for part in members:
+            part.check_unchanged()
         _tree.check_disjoint(named)
         plan = _engine.Plan(
             [array for _, array in named],
@@ -204,17 +247,15 @@ class GroupedParameters:
             self._plan.retired = True
         self._groups, self._members, self._plan = groups, members, plan
 
-    def _change(self, group: ParamGroup, values: Values) -> None:
+    def _change(self, group: ParamGroup, key: str, value: Any) -> None:
         """A hyperparameter was assigned: check, and adapt the slots if the group now needs others."""
-        values = self._checked(values)
-        with self._gate:
+        with self._gate:  # two threads may assign two of them
+            values = self._checked({**group.constants, key: value})
             if self.uses(values) != self.uses(group.constants):
                 members = list(self._members)
                 i = next(i for i, other in enumerate(self._groups) if other is group)
                 old = members[i]
-                slots = self._allocate(old.params, values, old.slots)
-                named = list(zip(old.names, old.params, strict=True))
-                members[i] = Members(named, old.spec, slots)
+                members[i] = old.with_slots(self._allocate(old.params, values, old.slots))
                 self._commit(
                     self._groups, members, self._plan.steps.tolist(), self._plan.step_count
                 )
@@ -245,10 +286,3 @@ class GroupedParameters:
         checked = {name: self.checks[name](name, value) for name, value in values.items()}
         self.check_together(checked)
         return checked
-
-
-def shaped_like(param: Array, flat: Array) -> Array:
-    """A flat array in the parameter's memory order as a view of the parameter's shape."""
-    if param.flags.c_contiguous:
-        return flat.reshape(param.shape)
-    return flat.reshape(param.shape[::-1]).T

@@ -11,6 +11,7 @@ import math
 import numbers
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from typing import Any, TypeAlias
+from weakref import WeakMethod
 
 Check: TypeAlias = Callable[[str, Any], Any]
 Values: TypeAlias = dict[str, Any]
@@ -26,9 +27,13 @@ def real(name: str, value: Any) -> Any:
         raise TypeError(
             f"{name} must be a number or a function of the step, got {type(value).__name__}: {value!r}"
         )
-    if not math.isfinite(value):
+    try:
+        number = float(value)
+    except OverflowError:
+        raise ValueError(f"{name} must be finite, got a number beyond a double's range") from None
+    if not math.isfinite(number):
         raise ValueError(f"{name} must be finite, got {value!r}")
-    return float(value)
+    return number
 
 
 def nonnegative(name: str, value: Any) -> Any:
@@ -47,8 +52,10 @@ def fraction(name: str, value: Any) -> Any:
 
 def fractions(name: str, value: Any) -> Any:
     """A pair, each a fraction or a schedule of fractions."""
-    if not isinstance(value, (tuple, list)) or len(value) != 2:
+    if not isinstance(value, (tuple, list)):
         raise TypeError(f"{name} must be a pair of numbers in [0, 1), got {value!r}")
+    if len(value) != 2:
+        raise ValueError(f"{name} must be a pair of numbers in [0, 1), got {value!r}")
     return (fraction(f"{name}[0]", value[0]), fraction(f"{name}[1]", value[1]))
 
 
@@ -98,11 +105,12 @@ class ParamGroup(MutableMapping[str, Any]):
         params: list[Any],
         values: Values,
         checks: Mapping[str, Check],
-        assign: Callable[[ParamGroup, Values], None],
+        assign: Callable[[ParamGroup, str, Any], None],
     ) -> None:
         self._params = params
         self._checks = checks
-        self._assign = assign
+        # Weak, or an optimizer and its state would stay until the garbage collector comes round.
+        self._assign = WeakMethod(assign)
         self.store(values)
 
     def store(self, values: Values) -> None:
@@ -125,7 +133,10 @@ class ParamGroup(MutableMapping[str, Any]):
             raise TypeError(
                 "the arrays of a group cannot be assigned; use rebind() or add_param_group()"
             )
-        self._assign(self, {**self.constants, key: value})
+        assign = self._assign()
+        if assign is None:
+            raise ReferenceError("the optimizer of this parameter group no longer exists")
+        assign(self, key, value)
 
     def __delitem__(self, key: str) -> None:
         raise TypeError(f"a parameter group always has {key!r}; assign it another value instead")

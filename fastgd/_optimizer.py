@@ -55,7 +55,8 @@ class Optimizer(GroupedParameters):
                 a parameter, or a schedule returned a value out of range.
             FloatingPointError: with nonfinite="raise", a gradient has a NaN or an infinity.
         """
-        scale = 1.0 if grad_scale == 1 else _number("grad_scale", grad_scale)
+        if type(grad_scale) is not float or not math.isfinite(grad_scale):
+            grad_scale = _number("grad_scale", grad_scale)
         outcome = _engine.retired
         while outcome == _engine.retired:  # unless another thread adds a group, once
             plan = self._plan
@@ -64,7 +65,7 @@ class Optimizer(GroupedParameters):
                 grads,
                 self._groups,
                 self.coefficients,
-                scale,
+                grad_scale,
                 clip_norm,
                 clip_value,
                 self._nonfinite != "propagate",
@@ -129,7 +130,7 @@ class Optimizer(GroupedParameters):
     @staticmethod
     def check_options(clip_norm: Any, clip_value: Any, nonfinite: Any) -> tuple[Any, Any, str]:
         """The three in their normal form, or TypeError or ValueError naming one."""
-        if nonfinite not in NONFINITE:
+        if not isinstance(nonfinite, str) or nonfinite not in NONFINITE:
             raise ValueError(f'nonfinite must be "propagate", "raise" or "skip", got {nonfinite!r}')
         return limit("clip_norm", clip_norm), limit("clip_value", clip_value), nonfinite
 

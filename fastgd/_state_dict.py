@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastgd._groups import Members, shaped_like
+from fastgd._groups import Layout
 from fastgd._hyperparameters import Values
 from fastgd._tree import Array
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from fastgd._optimizer import Optimizer
 
 KEYS = ("optimizer", "step_count", "state", "param_groups", "options")
+MOST_STEPS = 2**62  # which none has taken, and the counters can hold
 
 
 def dump(optimizer: Optimizer) -> dict[str, Any]:
@@ -49,17 +50,18 @@ def load(optimizer: Optimizer, saved: Mapping[str, Any], strict: bool) -> list[s
     old_steps = iter(optimizer._plan.steps.tolist())
     for old, chosen in zip(optimizer._members, values, strict=True):
         slots = optimizer._allocate(old.params, chosen, old.slots)
-        for name, param, flats in zip(old.names, old.params, slots, strict=True):
-            entry, step = saved["state"].get(name), next(old_steps)
-            if entry is not None:
+        for name, layout, flats in zip(old.names, old.layouts, slots, strict=True):
+            step = next(old_steps)
+            if name in saved["state"]:
+                entry = saved["state"][name]
                 step = _count(f"the step of {name!r}", _item(entry, "step", name))
                 copies += [
-                    (shaped_like(param, flat), _array(entry, slot, name, param))
+                    (layout.shaped(flat), _array(entry, slot, name, layout))
                     for slot, flat in zip(optimizer.slots, flats, strict=True)
                     if flat is not None
                 ]
             steps.append(step)
-        members.append(Members(list(zip(old.names, old.params, strict=True)), old.spec, slots))
+        members.append(old.with_slots(slots))
 
     optimizer._commit(groups, members, steps, saved["step_count"])
     for target, source in copies:
@@ -77,14 +79,14 @@ def _check_head(optimizer: Optimizer, saved: Mapping[str, Any], strict: bool) ->
     if missing:
         raise ValueError(f"load_state_dict: the dict lacks {missing}")
     kind = type(optimizer).__name__
-    if saved["optimizer"] != kind:
+    if not isinstance(saved["optimizer"], str) or saved["optimizer"] != kind:
         raise ValueError(
             f"load_state_dict: the state is of {saved['optimizer']!r}, this is {kind!r}"
         )
     _count("step_count", saved["step_count"])
     if not isinstance(saved["state"], Mapping):
         raise TypeError("load_state_dict: 'state' must be a dict with an entry for each parameter")
-    differing = sorted(set(optimizer._plan.names) ^ set(saved["state"]))
+    differing = sorted(set(optimizer._plan.names) ^ set(saved["state"]), key=str)
     if strict and differing:
         raise ValueError(f"load_state_dict: only one side has these parameters: {differing}")
     return differing
@@ -97,7 +99,7 @@ def _group_values(optimizer: Optimizer, i: int, saved: Mapping[str, Any]) -> Val
         raise ValueError(
             f"load_state_dict: 'param_groups' must be a list of {len(optimizer._groups)} groups"
         )
-    if not isinstance(groups[i], Mapping) or list(groups[i].get("params", ())) != names:
+    if not isinstance(groups[i], Mapping) or not _are_names(groups[i].get("params"), names):
         raise ValueError(f"load_state_dict: group {i} must have the parameters {names}")
     values = {
         key: tuple(value) if isinstance(value, list) else value
@@ -107,7 +109,7 @@ def _group_values(optimizer: Optimizer, i: int, saved: Mapping[str, Any]) -> Val
     if set(values) != set(optimizer.checks):
         raise ValueError(
             f"load_state_dict: group {i} must have the hyperparameters {sorted(optimizer.checks)}, "
-            f"got {sorted(values)}"
+            f"got {sorted(values, key=str)}"
         )
     return optimizer._checked(values)
 
@@ -128,22 +130,27 @@ def _item(entry: Any, key: str, name: str) -> Any:
     return entry[key]
 
 
-def _array(entry: Any, slot: str, name: str, param: Array) -> Array:
+def _are_names(params: Any, names: list[str]) -> bool:
+    return isinstance(params, (list, tuple)) and list(params) == names
+
+
+def _array(entry: Any, slot: str, name: str, layout: Layout) -> Array:
     array = _item(entry, slot, name)
-    if not isinstance(array, np.ndarray):
+    if not isinstance(array, np.ndarray) or isinstance(array, np.ma.MaskedArray):
         raise TypeError(f"load_state_dict: {slot!r} of parameter {name!r} must be an array")
-    if array.shape != param.shape or array.dtype != param.dtype:
+    if array.shape != layout.shape or array.dtype != layout.dtype:
         raise ValueError(
             f"load_state_dict: {slot!r} of parameter {name!r} has shape {array.shape} and dtype "
-            f"{array.dtype}, expected {param.shape} and {param.dtype}"
+            f"{array.dtype}, expected {layout.shape} and {layout.dtype}"
         )
     return array
 
 
 def _count(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 0:
+    number = -1 if isinstance(value, bool) or not isinstance(value, (int, np.integer)) else value
+    if not 0 <= number <= MOST_STEPS:
         raise ValueError(f"load_state_dict: {name} must be an int of at least 0, got {value!r}")
-    return int(value)
+    return int(number)
 
 
 def _copied(value: Any) -> Any:

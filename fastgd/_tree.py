@@ -20,7 +20,10 @@ SOLE_NAME = "params"  # the name of a tree that is one array
 
 
 def flatten(tree: Any, prefix: str = "") -> tuple[list[tuple[str, Any]], Spec]:
-    """The named leaves of `tree` in order, and its spec. Any object but a container is a leaf."""
+    """The named leaves of `tree` in order, and its spec. Any object but a container is a leaf.
+
+    Raises: ValueError if a container contains itself, or thousands are nested.
+    """
     leaves: list[tuple[str, Any]] = []
 
     def walk(node: Any, path: str) -> Spec:
@@ -34,7 +37,12 @@ def flatten(tree: Any, prefix: str = "") -> tuple[list[tuple[str, Any]], Spec]:
         leaves.append((path or SOLE_NAME, node))
         return None
 
-    return leaves, walk(tree, prefix)
+    try:
+        return leaves, walk(tree, prefix)
+    except RecursionError:
+        raise ValueError(
+            "the containers of the arrays are nested too deeply, or one of them contains itself"
+        ) from None
 
 
 def rebuild(tree: Any, replace: Callable[[Any], Any]) -> Any:

@@ -6,13 +6,17 @@ and without another pass over memory.
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
+from numpy.lib.array_utils import byte_bounds
 
 from fastgd import _engine, _tree
 from fastgd._hyperparameters import limit
 from fastgd._tree import Array
+
+FLOATS = (np.float16, np.float32, np.float64)  # besides bfloat16
 
 
 def global_norm(grads: Any) -> float:
@@ -76,13 +80,14 @@ def clip_grad_norm_(grads: Any, max_norm: float) -> float:
     References:
         Pascanu, Mikolov & Bengio 2013, algorithm 1.
     """
-    _require_number("max_norm", max_norm)
+    max_norm = _number("max_norm", max_norm)
     named = _writeable(grads)
     norm = global_norm(grads)
     # Not `norm > max_norm`, so that a NaN norm is seen in the gradients.
     if not norm <= max_norm:
-        for _, array in named:
-            np.multiply(array, max_norm / norm, out=array, casting="same_kind")
+        with np.errstate(all="ignore"):
+            for _, array in named:
+                np.multiply(array, max_norm / norm, out=array, casting="same_kind")
     return norm
 
 
@@ -98,41 +103,76 @@ def clip_grad_value_(grads: Any, clip_value: float) -> None:
         >>> g.tolist()
         [-1.0, 0.5]
     """
-    _require_number("clip_value", clip_value)
+    clip_value = _number("clip_value", clip_value)
     for _, array in _writeable(grads):
-        bound = array.dtype.type(clip_value)
+        with np.errstate(all="ignore"):  # beyond float16 the bound is inf
+            bound = array.dtype.type(clip_value)
         np.clip(array, -bound, bound, out=array)
 
 
 def _named_arrays(grads: Any) -> list[tuple[str, Array]]:
     leaves, _ = _tree.flatten(grads)
-    return [
-        (name, np.asarray(leaf) if hasattr(leaf, "__array__") else leaf)
-        for name, leaf in leaves
-        if leaf is not None
-    ]
+    return [(name, _seen_as_array(name, leaf)) for name, leaf in leaves if leaf is not None]
+
+
+def _seen_as_array(name: str, leaf: Any) -> Any:
+    """An array, or what the binding refuses by name."""
+    if isinstance(leaf, np.ma.MaskedArray) or not hasattr(leaf, "__array__"):
+        return leaf
+    try:
+        return np.asarray(leaf)
+    except Exception as error:
+        raise TypeError(f"gradient {name!r} cannot be read as an array: {error}") from error
 
 
 def _writeable(grads: Any) -> list[tuple[str, Array]]:
     leaves, _ = _tree.flatten(grads)
     named = [(name, leaf) for name, leaf in leaves if leaf is not None]
     for name, leaf in named:
-        if not isinstance(leaf, np.ndarray) or not (
-            leaf.dtype.kind == "f" or leaf.dtype.name == "bfloat16"
+        if (
+            not isinstance(leaf, np.ndarray)
+            or isinstance(leaf, np.ma.MaskedArray)
+            or not (leaf.dtype in FLOATS or leaf.dtype.name == "bfloat16")
         ):
             raise TypeError(
-                f"gradient {name!r} must be an array of a floating-point dtype to be clipped in place"
+                f"gradient {name!r} must be an array of float16, float32, float64 or bfloat16 in "
+                "native byte order to be clipped in place"
             )
         if not leaf.flags.writeable:
             raise ValueError(
                 f"gradient {name!r} is read-only, so it cannot be clipped in place; pass a copy"
             )
+    _check_disjoint(named)
     return named
 
 
-def _require_number(name: str, value: Any) -> None:
-    if value is None or callable(limit(name, value)):
+def _check_disjoint(named: list[tuple[str, Array]]) -> None:
+    """Refuse gradients that share elements: those would be clipped twice.
+
+    Arrays may interleave, as two columns of one matrix do.
+    """
+    spans = sorted((*byte_bounds(array), i) for i, (_, array) in enumerate(named) if array.size)
+    for (_, end, i), (begin, _, j) in itertools.pairwise(spans):
+        if begin < end and _share_elements(named[i][1], named[j][1]):
+            first, second = sorted((i, j))
+            raise ValueError(
+                f"gradients {named[first][0]!r} and {named[second][0]!r} overlap in memory and would "
+                "be clipped twice; list a shared array once"
+            )
+
+
+def _share_elements(first: Array, second: Array) -> bool:
+    try:
+        return np.shares_memory(first, second, max_work=10_000)  # type: ignore[arg-type]
+    except np.exceptions.TooHardError:  # contrived strides
+        return False
+
+
+def _number(name: str, value: Any) -> float:
+    number = limit(name, value)
+    if number is None or callable(number):
         raise TypeError(f"{name} must be a number greater than 0, got {value!r}")
+    return float(number)
 
 
 def _stand_in(array: Array) -> Array:

@@ -202,11 +202,11 @@ def sampling_rows() -> Iterator[Row]:
         )  # fmt: skip
     for data, exception, match in [
         ((), ValueError, "at least one array"), (([1, 2],), TypeError, "array 0"),
-        ((ones(11), ones(10)), ValueError, "array 1 has 10"), ((ones(0),), ValueError, "array 0"),
-        (({"x": ones(3)}, ones(3)), TypeError, "not both"), ((None,), TypeError, "array 0"),
-        ((np.float64(3),), ValueError, "array 0"), (({"x": 3},), TypeError, "array 'x'"),
+        ((ones(11), ones(10)), ValueError, "array 1 has 10"), ((ones(0),), ValueError, "array 0 has no s"),
+        (({"x": ones(3)}, ones(3)), TypeError, "not both"), ((None,), TypeError, "array 0 .*NoneType"),
+        ((np.float64(3),), ValueError, "array 0 has no dim"), (({"x": 3},), TypeError, "array 'x'"),
     ]:  # fmt: skip
-        yield Row(f"batches-data-{match}", lambda w, data=data: data,  # type: ignore[misc]
+        yield Row(f"batches-data-{match}-{exception.__name__}-{len(data)}", lambda w, data=data: data,  # type: ignore[misc]
                   lambda w, data: MiniBatches(*data), exception, match)  # fmt: skip
     for epoch, error in [(-1, ValueError), (1.0, TypeError), (None, TypeError), (True, TypeError)]:
         yield Row(f"batches-set_epoch-{epoch}", lambda w, epoch=epoch: epoch,  # type: ignore[misc]
@@ -245,7 +245,7 @@ INITIAL: list[tuple[dict[str, Any], type[Exception], str]] = [
 
 
 def initializer_rows() -> Iterator[Row]:
-    functions = [initializers.glorot_uniform, initializers.he_normal, initializers.orthogonal]
+    functions = [initializers.glorot_uniform, initializers.orthogonal]
     for function in functions:
         for options, exception, match in INITIAL:
             arguments = {"shape": (2, 3), **options}

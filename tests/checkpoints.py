@@ -16,14 +16,18 @@ DIGEST = 64  # hexadecimal digits at the end of a file
 
 
 def frozen(value: Any) -> Any:
-    """A value in which arrays are their dtype, shape and bytes, so that == compares bits."""
+    """A value in which arrays are their dtype, shape and bytes, so that == compares bits.
+
+    A NumPy scalar counts as the Python number of its value, as which a checkpoint returns it.
+    """
     if isinstance(value, np.ndarray):
         return (value.dtype.str, value.shape, value.tobytes())
     if isinstance(value, Mapping):
         return {key: frozen(x) for key, x in value.items()}
     if isinstance(value, (list, tuple)):
         return type(value)(frozen(x) for x in value)
-    return repr(value) if isinstance(value, float) else value
+    value = value.item() if isinstance(value, np.generic) else value
+    return float.__repr__(value) if isinstance(value, float) else value
 
 
 def everything(optimizer: Any) -> Any:

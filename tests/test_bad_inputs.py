@@ -19,14 +19,19 @@ from bad_inputs import Row, World, snapshot, threads
 ROWS = [*bad_arrays.ROWS, *bad_gradients.ROWS, *bad_values.ROWS, *bad_states.ROWS]
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("bad-inputs")
+
+
 def test_there_are_enough_of_them() -> None:
     assert len(ROWS) >= 150
     assert not [name for name, count in Counter(map(str, ROWS)).items() if count > 1]
 
 
 @pytest.mark.parametrize("row", ROWS, ids=str)
-def test_refused(row: Row, tmp_path: Path) -> None:
-    world, undisturbed = World(tmp_path), World(tmp_path)
+def test_refused(row: Row, folder: Path) -> None:
+    world, undisturbed = World(folder), World(folder)
     given = row.given(world)
     arrays = [id(array) for opt in (world.adam, world.sgd) for array in opt.params.values()]
     before = snapshot(world), snapshot(given), threads()
@@ -50,9 +55,9 @@ AGAIN = [row for row in bad_gradients.ROWS if row.name.startswith(("grads-", "be
 
 
 @pytest.mark.parametrize("row", AGAIN, ids=str)
-def test_refused_again_and_again(row: Row, tmp_path: Path) -> None:
+def test_refused_again_and_again(row: Row, folder: Path) -> None:
     """Nothing piles up: no reference to what was given is kept."""
-    world = World(tmp_path)
+    world = World(folder)
     given = row.given(world)
     count = sys.getrefcount(given)
     before = snapshot(world)

@@ -85,7 +85,7 @@ def test_memory_orders_may_differ(path: Path, rng: np.random.Generator) -> None:
 
 def test_names(path: Path) -> None:
     names = ["", "a b", "ä", "..", ".", "x/../y", "\\", "%2E", "$tuple", "a~2", "\ud800", "\0", "n" * 3000]
-    names += ["n" * 3000 + "m", "header.json", "params"]
+    names += ["n" * 3000 + "m", "header.json"]
     params: Any = {name: np.full(2, float(i)) for i, name in enumerate(names)}
     params |= {7: np.zeros(1), (1, 2): np.ones(1)}
     opt = fastgd.SGD(params, momentum=0.5)
@@ -396,12 +396,12 @@ def test_objects_of_another_kind(rng: np.random.Generator, path: Path) -> None:
         (lambda path, opt: fastgd.save(path, opt, rng=3), TypeError, "rng must be"),
         (lambda path, opt: fastgd.save(path, opt, box=Box), TypeError, "box must be"),
         (lambda path, opt: fastgd.save(path, opt, same=opt), ValueError, "are the same object"),
-        (lambda path, opt: fastgd.save(3, opt), TypeError, "path"),
+        (lambda path, opt: fastgd.save(3, opt), TypeError, "PathLike"),
         (lambda path, opt: fastgd.load(path, {}), TypeError, "load needs an optimizer"),
         (lambda path, opt: fastgd.load(path, box=Box()), TypeError, "optimizer too"),
         (lambda path, opt: fastgd.load(path, opt, box=1), TypeError, "box must be"),
         (lambda path, opt: fastgd.load(path), FileNotFoundError, "run.npz"),
-        (lambda path, opt: fastgd.load(path.parent), IsADirectoryError, ""),
+        (lambda path, opt: fastgd.load(path.parent), IsADirectoryError, "directory"),
     ],
 )
 def test_bad_arguments(
@@ -506,6 +506,7 @@ def test_threads(path: Path) -> None:
     def work() -> None:
         while not stop.is_set():
             opt.step(ones)
+            np.sin(ones[0])  # what a gradient takes: the optimizer is free meanwhile
 
     thread = threading.Thread(target=work)
     thread.start()
