@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from fastgd import initializers, plot, schedules
+from fastgd import averaging, initializers, plot, schedules
 from fastgd._config import num_threads, show_config
 from fastgd._engine import get_num_threads, set_num_threads
 from fastgd.clipping import clip_grad_norm_, clip_grad_value_, global_norm
+from fastgd.history import History
 from fastgd.optimizers import SGD, Adagrad, Adam, AdamW, RMSprop
 from fastgd.sampling import MiniBatches
+from fastgd.training import Result, StepInfo, minimize
 
 __version__ = "0.1.0"
 
@@ -16,14 +18,19 @@ __all__ = [
     "Adagrad",
     "Adam",
     "AdamW",
+    "History",
     "MiniBatches",
     "RMSprop",
+    "Result",
+    "StepInfo",
     "__version__",
+    "averaging",
     "clip_grad_norm_",
     "clip_grad_value_",
     "get_num_threads",
     "global_norm",
     "initializers",
+    "minimize",
     "num_threads",
     "plot",
     "schedules",

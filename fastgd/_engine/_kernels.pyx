@@ -28,10 +28,11 @@ import numpy as np
 
 from fastgd._engine._codecs cimport BF16, F16, F32, F64, Format, Layout, decode
 from fastgd._engine._reductions cimport (
+    Sums,
+    add_block,
     largest_magnitude,
     scaled_sum_of_squares,
     sum_of_squares,
-    update_sums,
 )
 from fastgd._engine._rules cimport (
     CLIP_VALUE,
@@ -144,7 +145,7 @@ cdef void update_piece(floating* p, const Work* work, const Span* span, Py_ssize
     cdef floating* c
     cdef Py_ssize_t at = begin, n
     cdef Py_ssize_t stride = BLOCK if span.layout != 0 or work.track else end - begin
-    cdef double grad = 0, update = 0, param = 0, product = 0
+    cdef Sums sums = Sums(0, 0, 0, 0)
     while at < end:
         n = min(stride, end - at)
         a = shifted(p, span.slots[0], at)
@@ -157,17 +158,15 @@ cdef void update_piece(floating* p, const Work* work, const Span* span, Py_ssize
             g = (<const floating*> span.grad) + at
         if work.track:
             memcpy(&before[0], p + at, n * sizeof(floating))
-            grad += sum_of_squares(g, n)
         call_rule(work.rule, k, p + at, g, a, b, c, n)
         if work.track:
-            update += update_sums(<const floating*> (p + at), <const floating*> &before[0], g, n, &product)
-            param += sum_of_squares(<const floating*> (p + at), n)
+            add_block(&sums, <const floating*> (p + at), <const floating*> &before[0], g, n)
         at += n
     if work.track:
-        work.grad_squares[piece] = grad
-        work.update_squares[piece] = update
-        work.param_squares[piece] = param
-        work.products[piece] = product
+        work.grad_squares[piece] = sums.grad
+        work.update_squares[piece] = sums.update
+        work.param_squares[piece] = sums.param
+        work.products[piece] = sums.product
 
 
 cdef void reduce_piece(floating* p, const Work* work, const Span* span, Py_ssize_t begin,

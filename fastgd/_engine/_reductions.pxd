@@ -37,28 +37,81 @@ cdef inline double sum_of_squares(const floating* x, Py_ssize_t n) noexcept nogi
     return add_lanes(lanes)
 
 
-cdef inline double update_sums(const floating* after, const floating* before, const floating* grad,
-                               Py_ssize_t n, double* product) noexcept nogil:
-    """Sum of (after - before)²; adds the sum of grad * (after - before) to `product`."""
-    cdef double squares[LANES]
-    cdef double products[LANES]
-    cdef double update
-    cdef Py_ssize_t i, block, whole = n - n % LANES
+# What a tracked step sums over each array.
+cdef struct Sums:
+    double grad     # squares
+    double update
+    double param
+    double product  # of gradient and update
+
+
+cdef inline Sums sum_block(const floating* after, const floating* before, const floating* grad,
+                           Py_ssize_t n) noexcept nogil:
+    """The sums over one block, in lanes of the arrays' own type."""
+    cdef floating grads[LANES]
+    cdef floating updates[LANES]
+    cdef floating params[LANES]
+    cdef floating products[LANES]
+    cdef floating g, p, update
+    cdef Sums sums = Sums(0, 0, 0, 0)
+    cdef Py_ssize_t i, block
     cdef int lane
     for lane in range(LANES):
-        squares[lane] = products[lane] = 0
+        grads[lane] = updates[lane] = params[lane] = products[lane] = 0
     for block in range(n // LANES):
         for lane in range(LANES):
             i = block * LANES + lane
-            update = <double> after[i] - <double> before[i]
-            squares[lane] = fma(update, update, squares[lane])
-            products[lane] = fma(<double> grad[i], update, products[lane])
-    for i in range(whole, n):
-        update = <double> after[i] - <double> before[i]
-        squares[i - whole] = fma(update, update, squares[i - whole])
-        products[i - whole] = fma(<double> grad[i], update, products[i - whole])
-    product[0] += add_lanes(products)
-    return add_lanes(squares)
+            g, p = grad[i], after[i]
+            update = p - before[i]
+            grads[lane] = fma(g, g, grads[lane])
+            updates[lane] = fma(update, update, updates[lane])
+            params[lane] = fma(p, p, params[lane])
+            products[lane] = fma(g, update, products[lane])
+    for i in range(n - n % LANES, n):
+        lane = i % LANES
+        g, p = grad[i], after[i]
+        update = p - before[i]
+        grads[lane] = fma(g, g, grads[lane])
+        updates[lane] = fma(update, update, updates[lane])
+        params[lane] = fma(p, p, params[lane])
+        products[lane] = fma(g, update, products[lane])
+    for lane in range(LANES):
+        sums.grad += grads[lane]
+        sums.update += updates[lane]
+        sums.param += params[lane]
+        sums.product += products[lane]
+    return sums
+
+
+cdef inline bint in_range(double square) noexcept nogil:
+    """Whether a sum of squares in float32 has lost nothing to overflow or underflow."""
+    return 1e-30 < square < 1e30
+
+
+cdef inline void add_block(Sums* total, const floating* after, const floating* before,
+                           const floating* grad, Py_ssize_t n) noexcept nogil:
+    """Add the sums over one block of at most a few thousand elements.
+
+    float32 blocks are summed in float32, four times as fast as in double and good to six digits; a
+    block that leaves the range of float32's squares is summed again in double.
+    """
+    cdef Sums sums = sum_block(after, before, grad, n)
+    cdef double g, p, update
+    cdef Py_ssize_t i
+    if floating is float:
+        if not (in_range(sums.grad) and in_range(sums.update) and in_range(sums.param)):
+            sums = Sums(0, 0, 0, 0)
+            for i in range(n):
+                g, p = grad[i], after[i]
+                update = p - <double> before[i]
+                sums.grad += g * g
+                sums.update += update * update
+                sums.param += p * p
+                sums.product += g * update
+    total.grad += sums.grad
+    total.update += sums.update
+    total.param += sums.param
+    total.product += sums.product
 
 
 cdef inline double largest_magnitude(const floating* x, Py_ssize_t n) noexcept nogil:

@@ -1,0 +1,173 @@
+"""Which batches the steps of `minimize` see, and how far they have come."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sized
+from typing import Any
+
+from fastgd._objective import Arguments
+from fastgd._sampling_options import check_int
+from fastgd.sampling import MiniBatches
+
+
+class Exhausted(Exception):
+    """An iterator that cannot start again has no more batches."""
+
+
+class Feed:
+    """The batches of one step after another, in epochs.
+
+    Attributes:
+        accumulate: batches per step; the last step of an epoch has what is left.
+        exact: whether every step sees all the data, so that the loss is a function of the parameters.
+        used: batches of this epoch (of all, if exact) that went into steps; who takes them counts.
+    """
+
+    def __init__(self, source: Iterable[Any] | None, accumulate: int) -> None:
+        self._source = source
+        self.accumulate = accumulate
+        self.exact = source is None or (isinstance(source, MiniBatches) and source._whole)
+        self.used = 0
+        self._origin: dict[str, Any] | None = None  # state of a MiniBatches where `used` was 0
+        if self.exact and accumulate > 1:
+            raise ValueError(
+                f"accumulate={accumulate} needs mini-batches: pass data and a batch_size, or leave "
+                "it out, since each step sees all the data anyway"
+            )
+        self._only: Arguments = ()
+        self._first_epoch = 0
+        if isinstance(source, MiniBatches):
+            state = source.state_dict()
+            if state["position"] == len(source):  # nothing is left of this epoch
+                source.set_epoch(state["epoch"] + 1)
+            if self.exact:
+                self._first_epoch = source.epoch
+                self._only = as_arguments(next(iter(source)))
+                source.set_epoch(self._first_epoch)
+
+    @property
+    def steps_per_epoch(self) -> int | None:
+        """None if not known."""
+        if self._source is None:
+            return 1
+        if not isinstance(self._source, Sized):
+            return None
+        return -(-len(self._source) // self.accumulate)
+
+    @property
+    def batch_size(self) -> int | None:
+        """Samples per step; None for all of them, or if not known."""
+        if not isinstance(self._source, MiniBatches) or self.exact:
+            return None
+        options = self._source._options
+        return min(options.samples, options.batch_samples * self.accumulate)
+
+    @property
+    def samples(self) -> int | None:
+        """Samples per epoch, None if not known."""
+        return self._source._options.samples if isinstance(self._source, MiniBatches) else None
+
+    @property
+    def reuses_memory(self) -> bool:
+        """Whether a batch is overwritten when the next one is taken."""
+        return isinstance(self._source, MiniBatches) and self._source._reuse
+
+    def epoch(self) -> Generator[list[Arguments], None, None]:
+        """The batches of each step of an epoch.
+
+        Raises:
+            Exhausted: there are none, and will be none.
+        """
+        if self.exact:
+            yield [self._only]
+            return
+        source: Any = self._source
+        iterator = iter(source)
+        self.used = 0
+        if isinstance(source, MiniBatches):
+            self._origin = source.state_dict()
+        try:
+            count = yield from self._grouped(iterator)
+        finally:
+            if iterator is not source and hasattr(iterator, "close"):
+                iterator.close()  # or its thread would go on
+        self._origin = None
+        if count == 0:
+            raise Exhausted
+
+    def _grouped(self, iterator: Iterator[Any]) -> Generator[list[Arguments], None, int]:
+        """The batches in groups; returns how many there were."""
+        count = 0
+        group: list[Arguments] = []
+        for batch in iterator:
+            count += 1
+            group.append(as_arguments(batch))
+            if len(group) == self.accumulate:
+                yield group
+                group = []
+        if group:
+            yield group
+        return count
+
+    def settle(self) -> None:
+        """Leave a MiniBatches where the batch after the last used one comes next."""
+        source, origin = self._source, self._origin
+        if isinstance(source, MiniBatches) and self.exact:
+            source.set_epoch(self._first_epoch + self.used)
+        if origin is None or not isinstance(source, MiniBatches):
+            return
+        position = origin["position"] + self.used
+        if position < len(source):
+            source.load_state_dict({**origin, "position": position})
+        else:
+            source.set_epoch(origin["epoch"] + 1)
+        self._origin = None
+
+
+def as_arguments(batch: Any) -> Arguments:
+    """What value_and_grad takes of a batch: its members if it is a tuple or list, else itself."""
+    return tuple(batch) if isinstance(batch, (tuple, list)) else (batch,)
+
+
+def batches_of(data: Any, batch_size: int | None, seed: int) -> Iterable[Any] | None:
+    """The batches that minimize's `data` means.
+
+    Raises:
+        TypeError, ValueError: it is none of the possible things, or batch_size does not apply.
+    """
+    if isinstance(data, tuple):
+        return MiniBatches(*data, batch_size=batch_size, seed=seed)
+    if isinstance(data, Mapping) or hasattr(data, "__array__") or hasattr(data, "indptr"):
+        return MiniBatches(data, batch_size=batch_size, seed=seed)
+    if batch_size is not None:
+        what = "data" if data is None else "arrays as data: these batches have their size already"
+        raise ValueError(f"batch_size={batch_size!r} needs {what}")
+    if data is None:
+        return None
+    if isinstance(data, list) and not all(isinstance(batch, (tuple, dict)) for batch in data):
+        raise TypeError(
+            "data is a list, but not one of batches (tuples or dicts): pass the arrays as a tuple"
+        )
+    if isinstance(data, (str, bytes)) or not isinstance(data, Iterable):
+        raise TypeError(
+            "data must be a tuple of arrays, an array, a dict of arrays, a MiniBatches or another "
+            f"iterable of batches, got {type(data).__name__}"
+        )
+    if isinstance(data, list) and not data:
+        raise ValueError("data is empty: it has no batch")
+    return data
+
+
+def check_epochs(epochs: Any, source: Iterable[Any] | None) -> int | None:
+    """epochs as an int, or None."""
+    if epochs is None:
+        return None
+    number = check_int("epochs", epochs, 1)
+    if source is None:
+        raise ValueError(f"epochs={number} needs data; without any, say how many steps to take")
+    if number > 1 and hasattr(source, "__next__"):
+        raise ValueError(
+            f"epochs={number}, but data is an iterator, which ends for good; pass what it was made "
+            "from, or count in steps"
+        )
+    return number

@@ -1,0 +1,408 @@
+"""The loop of `minimize`: steps, and everything that is done between them.
+
+The way of a step is kept short; what is rare (a loss that is not finite, a validation, the end) is in
+methods of its own. Whatever ends the loop is a `Stop` with a reason.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import numpy as np
+
+from fastgd._feed import Exhausted, Feed
+from fastgd._objective import (
+    Arguments,
+    Objective,
+    blame,
+    gradients_by_name,
+    not_finite,
+    sums_without_step,
+)
+from fastgd._optimizer import Optimizer
+from fastgd._progress import Progress
+from fastgd._snapshot import Snapshot
+from fastgd.averaging import Average
+from fastgd.history import Floats, History
+from fastgd.schedules import ReduceOnPlateau
+
+MOST_SKIPPED = 100  # steps in a row, before the run is given up
+MOST_LOSSES = 1000  # whose mean is the loss of a run on mini-batches
+# A copy of the parameters to go back to is made every so many steps, or before each if that is cheap.
+GUARD_EVERY, SMALL_ELEMENTS, SMALL_ARRAYS = 32, 16_384, 16
+PROBE_EVERY = 200  # steps, after the first few
+
+
+@dataclass(slots=True)
+class StepInfo:
+    """What a callback is given after each step.
+
+    Attributes:
+        step: steps that the optimizer has taken, this one included.
+        epoch: epochs that this call of minimize has completed.
+        loss: of the step's batch, before the step.
+        params: the parameters, live.
+        optimizer: the optimizer.
+        history: the record so far.
+    """
+
+    step: int
+    epoch: int
+    loss: float
+    params: Any
+    optimizer: Optimizer
+    history: History
+
+
+@dataclass(frozen=True)
+class Rules:
+    """When to stop, and what to do between the steps."""
+
+    steps: int | None
+    epochs: int | None
+    tol: float | None
+    validation: Callable[[Any], float] | None
+    validation_every: int | None  # steps; None for epochs
+    patience: int | None
+    callback: Callable[[StepInfo], Any] | None
+    probe: bool
+
+
+class Stop(Exception):
+    """The end of the loop."""
+
+    def __init__(self, reason: str, converged: bool = False) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.converged = converged
+
+
+class Loop:
+    """One run, and where it has come to.
+
+    Attributes:
+        params, loss: the outcome.
+        reason, converged: why it ended.
+        steps_taken: by this run.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        optimizer: Optimizer,
+        params: Any,
+        feed: Feed,
+        history: History,
+        rules: Rules,
+        average: Average | None,
+        progress: Progress | None,
+    ) -> None:
+        self.params = params
+        self.loss = math.nan
+        self.reason, self.converged = "", False
+        self._objective, self._optimizer, self._feed = objective, optimizer, feed
+        self.history, self._rules = history, rules
+        self._average, self._progress = average, progress
+        self._live = params
+        self._first_step = optimizer.step_count
+        self._epoch = self._attempts = self._skipped = 0
+        self._losses: deque[float] = deque(maxlen=min(feed.steps_per_epoch or 100, MOST_LOSSES))
+        self._here: float | None = None  # the loss where the parameters are, if exact and known
+        self._open_probe: tuple[int, float, float, float, float] | None = None
+        arrays = list(optimizer.params.values())
+        self._guard = Snapshot(arrays)
+        small = sum(a.size for a in arrays) <= SMALL_ELEMENTS and len(arrays) <= SMALL_ARRAYS
+        self._guard_every = 1 if small else GUARD_EVERY
+        self._guarded_step, self._guarded_loss = self._first_step, math.nan
+        self._best, self._best_metric = Snapshot(arrays), math.inf
+        self._best_params: Any = None
+        self._best_loss: float | None = None
+        self._not_better = 0
+        self._validated_at = -1
+        self._interrupted = False
+
+    @property
+    def steps_taken(self) -> int:
+        return self._optimizer.step_count - self._first_step
+
+    def run(self) -> None:
+        """Train, and leave everything as documented, whatever happens."""
+        optimizer = self._optimizer
+        track_norms = optimizer.track_norms
+        try:
+            self._until_stop(self._train)
+            if not self.reason.startswith("nonfinite"):
+                self._until_stop(self._conclude)
+            self._choose()
+        except KeyboardInterrupt:
+            self.reason, self.converged = "interrupted", False
+            self._choose()
+        finally:
+            optimizer.track_norms = track_norms
+            self._feed.settle()
+            if self._progress is not None:
+                self._progress.close(self._attempts, self.loss)
+
+    def _until_stop(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except Stop as stop:
+            self.reason, self.converged = stop.reason, stop.converged
+        except Exhausted:
+            if self._attempts == 0:
+                raise ValueError("data has no batches") from None
+            self.reason = "exhausted"
+
+    def _train(self) -> NoReturn:
+        rules = self._rules
+        while self._epoch != rules.epochs:
+            with closing(self._feed.epoch()) as groups:
+                for batches in groups:
+                    self._step(batches)
+            self._epoch += 1
+            if rules.validation is not None and rules.validation_every is None:
+                self._validate()
+        raise Stop("epochs")
+
+    # --- a step ---
+
+    def _step(self, batches: list[Arguments]) -> None:
+        optimizer, history, feed = self._optimizer, self.history, self._feed
+        step = optimizer.step_count
+        loss, grads, scale = self._objective.mean(batches)
+        if not math.isfinite(loss) and (feed.exact or optimizer.nonfinite != "skip"):
+            self._loss_not_finite(step, loss, batches, grads, scale)
+        if feed.exact:
+            self._at(loss, grads)
+        if self._attempts % self._guard_every == 0:
+            self._guard.save()
+            self._guarded_step, self._guarded_loss = step, loss
+        due = history.due(step)
+        probing = self._rules.probe and (due if feed.exact else self._probes_now())
+        optimizer.track_norms = due or probing
+        taken = self._take(step, loss, grads, scale)
+        self._attempts += 1
+        feed.used += len(batches)
+        if taken:
+            self._skipped = 0
+            self._here = None
+            self._losses.append(loss)
+            if due or probing:
+                lr, sums = self._lr(step), optimizer._plan.sums()
+                assert sums is not None
+                if due:
+                    history.record(step, loss, lr, sums, scale)
+                if probing:
+                    self._probe(step, loss, lr, sums, scale, batches)
+            if self._average is not None:
+                self._average.update()
+        else:
+            self._skip(step, grads)
+        self._between(loss)
+
+    def _take(self, step: int, loss: float, grads: Any, scale: float) -> bool:
+        try:
+            return self._optimizer.step(grads, scale)
+        except KeyboardInterrupt:
+            if self._optimizer.step_count == step:
+                raise
+            self._interrupted = True  # too late to prevent the step, so see it through
+            return True
+        except FloatingPointError as error:
+            if self._optimizer.nonfinite != "raise":
+                raise
+            self.loss = loss
+            sums = sums_without_step(self._optimizer, grads)
+            self.history.record(step, loss, self._lr(step), sums, scale)
+            raise Stop(f"nonfinite: {error}") from error
+
+    def _lr(self, step: int) -> float:
+        """The learning rate of the first group."""
+        lr = self._optimizer._groups[0].constants["lr"]
+        return float(lr(step) if callable(lr) else lr)
+
+    def _between(self, loss: float) -> None:
+        """What comes after a step."""
+        if self._interrupted:
+            raise KeyboardInterrupt
+        rules, optimizer = self._rules, self._optimizer
+        if rules.callback is not None:
+            info = StepInfo(
+                optimizer.step_count, self._epoch, loss, self._live, optimizer, self.history
+            )
+            try:
+                verdict = rules.callback(info)
+            except StopIteration:
+                verdict = True
+            if isinstance(verdict, (bool, np.bool_)) and verdict:
+                raise Stop("callback")
+        if self._progress is not None:
+            self._progress.update(self._attempts, loss)
+        if rules.validation_every is not None and self._attempts % rules.validation_every == 0:
+            self._validate()
+        if self._attempts == rules.steps:
+            raise Stop("steps")
+
+    # --- probes ---
+
+    def _probes_now(self) -> bool:
+        """At steps 0, 1, 2, 4, 8, … and then at one in PROBE_EVERY."""
+        n = self._attempts
+        early = n & (n - 1) == 0 and n < PROBE_EVERY
+        return early or n % PROBE_EVERY == 0
+
+    def _probe(
+        self,
+        step: int,
+        loss: float,
+        lr: float,
+        sums: Floats,
+        scale: float,
+        batches: list[Arguments],
+    ) -> None:
+        """Look at the loss on the same batches after the step; the next step does if it is exact."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            product, update = float(sums[3].sum()) * scale, math.sqrt(sums[1].sum())
+        self._open_probe = (step, loss, product, update, lr)
+        if not self._feed.exact and not (len(batches) > 1 and self._feed.reuses_memory):
+            after = sum(self._objective(batch)[0] for batch in batches) / len(batches)
+            self._close_probe(after)
+
+    def _close_probe(self, after: float) -> None:
+        if self._open_probe is not None:
+            step, before, product, update, lr = self._open_probe
+            self.history.record_probe(step, before, after, product, update, lr)
+            self._open_probe = None
+
+    # --- losses of the parameters as such: exact ones, validation ---
+
+    def _at(self, loss: float, grads: Any) -> None:
+        """The loss where the parameters are, all data considered."""
+        rules = self._rules
+        self._here = loss
+        self._close_probe(loss)
+        if rules.tol is not None and self._optimizer._plan.norm(grads) <= rules.tol:
+            raise Stop("tol", converged=True)
+        if rules.patience is not None and rules.validation is None and self._gives_up(loss):
+            raise Stop("patience")
+
+    def _candidate(self) -> Any:
+        """The parameters that the run would return."""
+        return self._live if self._average is None else self._average.params
+
+    def _validate(self, last: bool = False) -> None:
+        rules, optimizer = self._rules, self._optimizer
+        assert rules.validation is not None
+        candidate = self._candidate()
+        loss = rules.validation(candidate)
+        self._validated_at = self._attempts
+        self.history.record_validation(optimizer.step_count, loss)
+        if not last:
+            for schedule in _plateau_schedules(optimizer):
+                schedule.update(loss)
+        if rules.patience is not None and self._gives_up(loss, candidate) and not last:
+            raise Stop("patience")
+
+    def _gives_up(self, metric: float, candidate: Any = None) -> bool:
+        """Note a loss to be judged by; whether too many in a row were not better than the best."""
+        assert self._rules.patience is not None
+        if metric < self._best_metric:
+            if self._average is None:
+                self._best.save()
+            else:
+                self._best_params = candidate
+            self._best_metric, self._not_better = metric, 0
+            exact = self._feed.exact
+            self._best_loss = self._here if exact else _mean(self._losses)
+            return False
+        self._not_better += 1
+        return self._not_better >= self._rules.patience
+
+    # --- what is not finite ---
+
+    def _loss_not_finite(
+        self, step: int, loss: float, batches: list[Arguments], grads: Any, scale: float
+    ) -> NoReturn:
+        """Record it, go back to parameters whose loss was finite, unless it is the data, and stop."""
+        self._close_probe(loss)
+        cause, is_data = blame(self._optimizer, batches, grads)
+        sums = sums_without_step(self._optimizer, grads)
+        self.history.record(step, loss, self._lr(step), sums, scale)
+        self.loss = loss
+        reason = f"nonfinite: the loss is {loss} at step {step}{cause}"
+        self._here = loss
+        if self._attempts and not is_data:
+            self._guard.restore()
+            self._here = self._guarded_loss
+            reason += f"; the parameters were put back to those before step {self._guarded_step}"
+        raise Stop(reason)
+
+    def _skip(self, step: int, grads: Any) -> None:
+        """nonfinite="skip" left the step out: go on to other batches, but not for ever."""
+        self._skipped += 1
+        if self._feed.exact or self._skipped == MOST_SKIPPED:
+            named = gradients_by_name(self._optimizer, grads).items()
+            names = ", ".join(map(repr, not_finite(named)[:3]))
+            times = "" if self._feed.exact else f" for {self._skipped} batches in a row"
+            raise Stop(
+                f"nonfinite: gradient {names} has a NaN or an infinity{times} at step {step}"
+            )
+
+    # --- the end ---
+
+    def _conclude(self) -> None:
+        """Look at the last parameters as at all before."""
+        if self.reason == "patience":
+            return
+        if self._feed.exact and self._here is None:
+            batches = next(self._feed.epoch())
+            loss, grads, scale = self._objective.mean(batches)
+            if not math.isfinite(loss):
+                step = self._optimizer.step_count
+                self._loss_not_finite(step, loss, batches, grads, scale)
+            try:
+                self._at(loss, grads)
+            except Stop as stop:
+                if stop.converged:
+                    self.reason, self.converged = stop.reason, True
+        if self._rules.validation is not None and self._validated_at != self._attempts:
+            self._validate(last=True)
+
+    def _choose(self) -> None:
+        """The parameters to return, and their loss."""
+        exact, average = self._feed.exact, self._average
+        loss = self._here if exact else _mean(self._losses)
+        if self._best_metric < math.inf:
+            loss = self._best_loss
+            if average is None:
+                self._best.restore()
+            else:
+                self.params = self._best_params
+        elif average is not None and (average.finite or not self.reason.startswith("nonfinite")):
+            self.params = average.params
+            loss = None if exact else loss
+        if loss is None and self.reason != "interrupted":
+            loss = self._objective.at(self.params, next(self._feed.epoch())[0])[0]
+        if loss is None:
+            loss = self._losses[-1] if self._losses else math.nan
+        if not math.isnan(loss):
+            self.loss = loss
+
+
+def _mean(losses: Sequence[float]) -> float:
+    """Of the finite ones; NaN of none."""
+    finite = [loss for loss in losses if math.isfinite(loss)]
+    return sum(finite) / len(finite) if finite else math.nan
+
+
+def _plateau_schedules(optimizer: Optimizer) -> list[ReduceOnPlateau]:
+    """Every ReduceOnPlateau among the hyperparameters, once."""
+    values = [value for group in optimizer._groups for value in group.constants.values()]
+    values += [part for value in values if isinstance(value, tuple) for part in value]
+    values += [optimizer.clip_norm, optimizer.clip_value]
+    return list({id(v): v for v in values if isinstance(v, ReduceOnPlateau)}.values())

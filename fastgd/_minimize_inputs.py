@@ -1,0 +1,225 @@
+"""What the arguments of `minimize` mean: parameters, optimizer, validation, average."""
+
+from __future__ import annotations
+
+import inspect
+import numbers
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from fastgd import _tree
+from fastgd._feed import as_arguments, batches_of
+from fastgd._hyperparameters import real
+from fastgd._objective import Arguments, Objective, as_number
+from fastgd._optimizer import Optimizer
+from fastgd.averaging import Average, ExponentialAverage, TailAverage
+from fastgd.optimizers import SGD, Adagrad, Adam, AdamW, RMSprop
+
+OptimizerLike: TypeAlias = str | Optimizer | Callable[..., Optimizer]
+
+OPTIMIZERS: dict[str, type[Optimizer]] = {
+    "sgd": SGD,
+    "adam": Adam,
+    "adamw": AdamW,
+    "adagrad": Adagrad,
+    "rmsprop": RMSprop,
+}
+DECAY, TAIL = 0.999, 0.5  # of average="ema" and average="tail"
+
+
+# --- parameters ---
+
+
+def prepare_params(params: Any, copy: bool) -> tuple[Any, Any]:
+    """What the optimizer takes, and what value_and_grad does: the same, but for a list of groups.
+
+    Raises:
+        TypeError, ValueError: a leaf cannot be trained; names it.
+    """
+    groups = _tree.is_groups(params)
+    trees = [group["params"] for group in params] if groups else [params]
+    named = [
+        leaf
+        for i, tree in enumerate(trees)
+        for leaf in _tree.flatten(tree, f"{i}" if groups else "")[0]
+    ]
+    for name, array in named:
+        _check_leaf(name, array, copy)
+    _tree.check_disjoint(named)  # or the copies of one array would be two
+    if copy:
+        trees = [_tree.rebuild(tree, lambda array: array.copy(order="K")) for tree in trees]
+    if not groups:
+        return trees[0], trees[0]
+    pairs = zip(params, trees, strict=True)
+    # An optimizer with a single group takes gradients of that group's tree.
+    return [{**group, "params": tree} for group, tree in pairs], (
+        trees if len(trees) > 1 else trees[0]
+    )
+
+
+def _check_leaf(name: str, array: Any, copy: bool) -> None:
+    if isinstance(array, numbers.Number):
+        raise TypeError(
+            f"parameter {name!r} is the number {array!r}, which cannot be updated in place; pass "
+            "numpy arrays of float32 or float64, for example numpy.array([1.0, 2.0])"
+        )
+    frozen = copy and isinstance(array, np.ndarray) and not array.flags.writeable
+    _tree.check_parameter(name, array.copy(order="K") if frozen else array)
+
+
+# --- optimizer ---
+
+
+def make_optimizer(
+    optimizer: Any, params: Any, copied: bool, options: Mapping[str, Any]
+) -> Optimizer:
+    """The optimizer over `params` that was asked for by name, as a factory or as such.
+
+    Raises:
+        TypeError, ValueError: there is no such optimizer or hyperparameter, or it updates others.
+    """
+    if isinstance(optimizer, str):
+        made: Any = _named(optimizer, options)(params, **options)
+    elif isinstance(optimizer, Optimizer):
+        if options:
+            raise TypeError(
+                f"{', '.join(options)}: an optimizer that is made already has its hyperparameters; "
+                'assign optimizer.param_groups[0]["lr"] and the like, or pass a name or a class'
+            )
+        if copied:
+            raise ValueError(
+                "copy=True, but an optimizer that is made already updates its own arrays"
+            )
+        made = optimizer
+    elif callable(optimizer):
+        made = optimizer(params, **options)
+    else:
+        raise TypeError(
+            f"optimizer must be one of {', '.join(map(repr, OPTIMIZERS))}, an optimizer, or a "
+            f"function of the parameters that makes one; got {optimizer!r}"
+        )
+    if not isinstance(made, Optimizer):
+        raise TypeError(f"the optimizer factory returned {type(made).__name__}, not an optimizer")
+    _check_optimizer(made, params)
+    return made
+
+
+def _named(name: str, options: Mapping[str, Any]) -> type[Optimizer]:
+    if name not in OPTIMIZERS:
+        raise ValueError(
+            f"optimizer must be one of {', '.join(map(repr, OPTIMIZERS))}, got {name!r}"
+        )
+    known = [key for key in inspect.signature(OPTIMIZERS[name]).parameters if key != "params"]
+    for option in options:
+        if option not in known:
+            raise TypeError(
+                f"minimize() has no option {option!r}, nor has {OPTIMIZERS[name].__name__}, which "
+                f"takes {', '.join(known)}"
+            )
+    return OPTIMIZERS[name]
+
+
+def _check_optimizer(optimizer: Optimizer, params: Any) -> None:
+    groups = _tree.is_groups(params)
+    trees = [group["params"] for group in params] if groups else params
+    leaves, _ = _tree.flatten(trees)
+    mine = list(optimizer.params.values())
+    if len(leaves) != len(mine) or any(
+        leaf is not array for (_, leaf), array in zip(leaves, mine, strict=False)
+    ):
+        raise ValueError(
+            "params are not the arrays that the optimizer updates: pass the very arrays that it was "
+            "made with, a list with one tree for each group if it has several"
+        )
+    if all(group["maximize"] for group in optimizer.param_groups):
+        raise ValueError(
+            "maximize=True: minimize() looks for a minimum; let value_and_grad return the negative "
+            "of the function and of its gradient"
+        )
+
+
+# --- validation ---
+
+
+def make_validation(
+    validation: Any, data: Any, objective: Objective
+) -> Callable[[Any], float] | None:
+    """The function params -> loss that `validation` means.
+
+    Raises:
+        TypeError, ValueError: it is neither a function nor data.
+    """
+    if validation is None:
+        return None
+    if callable(validation):
+        return lambda params: as_number("what validation returns", validation(params))
+    if validation is data or hasattr(validation, "__next__"):
+        raise ValueError(
+            "validation must be a function of the parameters, or data of its own that can be gone "
+            "through again and again"
+        )
+    batches = batches_of(validation, None, 0)
+    assert batches is not None
+    return lambda params: _mean_loss(objective, params, batches)
+
+
+def _mean_loss(objective: Objective, params: Any, batches: Iterable[Any]) -> float:
+    """The mean over all samples."""
+    total = samples = 0.0
+    for batch in map(as_arguments, batches):
+        rows = _rows(batch)
+        total += rows * objective.at(params, batch)[0]
+        samples += rows
+    if samples == 0:
+        raise ValueError("validation has no samples")
+    return total / samples
+
+
+def _rows(batch: Arguments) -> int:
+    first = next(iter(batch[0].values())) if isinstance(batch[0], Mapping) else batch[0]
+    return int(first.shape[0]) if hasattr(first, "shape") else len(first)
+
+
+# --- averaging ---
+
+
+def make_average(average: Any, params: Any, total_steps: int | None) -> Average | None:
+    """The average that `average` means: None, a name, (name, number) or an Average.
+
+    Raises:
+        TypeError, ValueError: it is something else, or is of other arrays.
+    """
+    if average is None:
+        return None
+    if isinstance(average, Average):
+        mine = [array for _, array in _tree.flatten(params)[0]]
+        theirs = average.arrays
+        if len(mine) != len(theirs) or any(a is not b for a, b in zip(mine, theirs, strict=True)):
+            raise ValueError("average is of other arrays than those that are trained")
+        return average
+    kind, number = average if isinstance(average, tuple) and len(average) == 2 else (average, None)
+    if kind == "ema":
+        return ExponentialAverage(params, DECAY if number is None else number)
+    if kind == "tail":
+        return TailAverage(params, _tail_start(TAIL if number is None else number, total_steps))
+    raise ValueError(
+        'average must be None, "ema", ("ema", decay), "tail", ("tail", fraction) or an object of '
+        f"fastgd.averaging, got {average!r}"
+    )
+
+
+def _tail_start(fraction: Any, total_steps: int | None) -> int:
+    name = 'the fraction of average=("tail", fraction)'
+    part = real(name, fraction)
+    if callable(part):
+        raise TypeError(f"{name} must be a number, got {fraction!r}")
+    if not 0 < part <= 1:
+        raise ValueError(f"{name} must be in (0, 1], got {fraction!r}")
+    if total_steps is None:
+        raise ValueError(
+            'average="tail" needs to know how long the run is: give steps, or data with a length; '
+            "or pass fastgd.averaging.TailAverage(params, start)"
+        )
+    return total_steps - max(1, round(float(part) * total_steps))

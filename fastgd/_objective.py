@@ -1,0 +1,202 @@
+"""Calls of the user's value_and_grad: its results checked, summed over batches, searched for NaN."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from fastgd import _tree
+from fastgd._optimizer import Optimizer
+from fastgd._tree import Array, Spec
+
+Arguments: TypeAlias = tuple[Any, ...]  # of value_and_grad, after the parameters
+ValueAndGrad: TypeAlias = Callable[..., Any]
+
+HINT = "; it must return (loss, grads), in this order, the loss being for example a mean"
+
+
+class Objective:
+    """value_and_grad at the parameters being trained.
+
+    Attributes:
+        calls: how often it has been called.
+    """
+
+    def __init__(self, value_and_grad: ValueAndGrad, params: Any) -> None:
+        if not callable(value_and_grad):
+            raise TypeError(
+                "value_and_grad must be a function (params, *batch) -> (loss, grads), got "
+                f"{type(value_and_grad).__name__}"
+            )
+        self._value_and_grad = value_and_grad
+        self._params = params
+        self.calls = 0
+
+    def __call__(self, batch: Arguments) -> tuple[float, Any]:
+        """Loss and gradients of one batch."""
+        return self.at(self._params, batch)
+
+    def at(self, params: Any, batch: Arguments) -> tuple[float, Any]:
+        """Loss and gradients of one batch, at other parameters of the same structure."""
+        self.calls += 1
+        result = self._value_and_grad(params, *batch)
+        if not isinstance(result, (tuple, list)) or len(result) != 2:
+            raise TypeError(
+                f"value_and_grad must return (loss, grads), a pair; it returned {_describe(result)}"
+            )
+        loss, grads = result
+        if type(loss) is not float:
+            loss = as_number("the loss that value_and_grad returns", loss, HINT)
+        return loss, grads
+
+    def mean(self, batches: Sequence[Arguments]) -> tuple[float, Any, float]:
+        """Mean loss of several batches, sum of their gradients, and the factor that makes it a mean."""
+        loss, grads = self(batches[0])
+        if len(batches) == 1:
+            return loss, grads, 1.0
+        grads = _tree.rebuild(grads, _own)
+        for batch in batches[1:]:
+            further, more = self(batch)
+            loss += further
+            grads = _add(grads, more, "")
+        return loss / len(batches), grads, 1.0 / len(batches)
+
+
+def as_number(what: str, value: Any, hint: str = "") -> float:
+    """A real number as a float.
+
+    Raises: TypeError saying `what` it is that is none, and the hint.
+    """
+    shape = np.shape(value) if hasattr(value, "__array__") else ()
+    if shape != ():
+        raise TypeError(f"{what} must be a single number, got an array of shape {shape}{hint}")
+    dtype = np.asarray(value).dtype
+    if dtype.kind not in "fiu" and dtype.name != "bfloat16":
+        raise TypeError(f"{what} must be a real number, got {_describe(value)}{hint}")
+    return float(value)
+
+
+def _describe(value: Any) -> str:
+    if isinstance(value, (tuple, list)):
+        return f"a {type(value).__name__} of length {len(value)}"
+    if isinstance(value, np.ndarray):
+        return f"an array of shape {value.shape} and dtype {value.dtype}"
+    return f"{type(value).__module__}.{type(value).__qualname__}"
+
+
+# --- summing gradients ---
+
+
+def _own(leaf: Any) -> Any:
+    """A copy to add to, in float32 at least; what is no gradient stays so, for `step` to refuse."""
+    if not (isinstance(leaf, float) or hasattr(leaf, "__array__")):
+        return leaf
+    array = np.array(leaf, subok=True, order="K")
+    if array.dtype.kind == "f" or array.dtype.name == "bfloat16":
+        return array.astype(np.promote_types(array.dtype, np.float32), copy=False)
+    return array
+
+
+def _add(total: Any, grads: Any, path: str) -> Any:
+    """Add gradients to a sum of the same structure, in place; None adds nothing."""
+    if grads is None:
+        return total
+    if total is None:
+        return _tree.rebuild(grads, _own)
+    if isinstance(total, dict):
+        if not isinstance(grads, dict) or grads.keys() != total.keys():
+            raise _differs(path, total, grads)
+        return {key: _add(part, grads[key], f"{path}/{key}") for key, part in total.items()}
+    if isinstance(total, (list, tuple)):
+        if not isinstance(grads, (list, tuple)) or len(grads) != len(total):
+            raise _differs(path, total, grads)
+        parts = zip(total, grads, strict=True)
+        return [_add(part, more, f"{path}/{i}") for i, (part, more) in enumerate(parts)]
+    if not isinstance(total, np.ndarray):
+        return total  # which `step` will refuse
+    more = np.asarray(grads)
+    if more.shape != total.shape:
+        raise _differs(path, total, more)
+    total += more
+    return total
+
+
+def _differs(path: str, total: Any, grads: Any) -> ValueError:
+    return ValueError(
+        f"gradient {path.lstrip('/') or _tree.SOLE_NAME!r}: value_and_grad returned "
+        f"{_describe(total)} for one batch and {_describe(grads)} for another"
+    )
+
+
+# --- what is not finite ---
+
+
+def leaves_like(spec: Spec, node: Any) -> list[Any]:
+    """The leaves of gradients of this structure, in the order of the parameters."""
+    if spec is None:
+        return [node]
+    keys, children = spec
+    parts = (
+        [node] * len(children) if node is None else node if keys is None else map(node.get, keys)
+    )
+    pairs = zip(children, parts, strict=True)
+    return [leaf for child, part in pairs for leaf in leaves_like(child, part)]
+
+
+def gradients_by_name(optimizer: Optimizer, grads: Any) -> dict[str, Any]:
+    """The gradients by parameter name.
+
+    Raises: TypeError, ValueError as `Optimizer.step`.
+    """
+    optimizer._plan.norm(grads)  # which refuses what is not of the parameters' structure
+    specs = [members.spec for members in optimizer._members]
+    spec = specs[0] if len(specs) == 1 else (None, tuple(specs))
+    return dict(zip(optimizer._plan.names, leaves_like(spec, grads), strict=True))
+
+
+def sums_without_step(optimizer: Optimizer, grads: Any) -> Array:
+    """What `History.record` takes of a step that was not taken: no update."""
+    sums = np.zeros((4, len(optimizer._plan.names)))
+    named = gradients_by_name(optimizer, grads)
+    with np.errstate(all="ignore"):
+        for i, (grad, param) in enumerate(zip(named.values(), optimizer._plan.params, strict=True)):
+            sums[0, i] = 0.0 if grad is None else np.square(np.asarray(grad, np.float64)).sum()
+            sums[2, i] = np.square(param, dtype=np.float64).sum()
+    return sums
+
+
+def not_finite(named: Iterable[tuple[str, Any]]) -> list[str]:
+    """The names of the arrays of floating-point numbers that have a NaN or an infinity."""
+    found = []
+    for name, value in named:
+        array = np.asarray(value.data if hasattr(value, "indptr") else value)  # of a sparse matrix
+        is_float = array.dtype.kind in "fc" or array.dtype.name == "bfloat16"
+        if is_float and not np.isfinite(array).all():
+            found.append(name)
+    return found
+
+
+def blame(optimizer: Optimizer, batches: Sequence[Arguments], grads: Any) -> tuple[str, bool]:
+    """What else is not finite where the loss is not, in words that may be none.
+
+    The likely cause first: the data, the parameters, the gradients. Also returns whether it is the data.
+    """
+    data = [
+        (f"array {key!r}", array)
+        for batch in batches
+        for i, value in enumerate(batch)
+        for key, array in (value.items() if isinstance(value, dict) else [(i, value)])
+    ]
+    params = [(f"parameter {name!r}", array) for name, array in optimizer.params.items()]
+    gradients = [
+        (f"gradient {name!r}", grad) for name, grad in gradients_by_name(optimizer, grads).items()
+    ]
+    for place, named in (("the batch's ", data), ("", params), ("", gradients)):
+        found = not_finite(named)
+        if found:
+            listed = ", ".join(found[:3]) + (" …" if len(found) > 3 else "")
+            verb = "has" if len(found) == 1 else "have"
+            return f"; {place}{listed} {verb} a NaN or an infinity", named is data
+    return "", False

@@ -1,0 +1,28 @@
+"""Copies of the parameters to go back to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from fastgd._tree import Array
+
+
+class Snapshot:
+    """A copy of arrays to go back to. An interruption while it is made leaves the one before."""
+
+    def __init__(self, arrays: Sequence[Array]) -> None:
+        self._arrays = arrays
+        self._copies: list[Array] | None = None
+        self._spare: list[Array] | None = None
+
+    def save(self) -> None:
+        spare = self._spare or [np.empty_like(array) for array in self._arrays]
+        for copy, array in zip(spare, self._arrays, strict=True):
+            np.copyto(copy, array)
+        self._copies, self._spare = spare, self._copies
+
+    def restore(self) -> None:
+        for copy, array in zip(self._copies or (), self._arrays, strict=False):
+            np.copyto(array, copy)

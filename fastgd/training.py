@@ -1,0 +1,297 @@
+"""minimize(): gradient descent as one call.
+
+`_minimize_inputs` and `_feed` say what its arguments mean, `_objective` calls value_and_grad, and
+`_loop` is the loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from fastgd._feed import Feed, batches_of, check_epochs
+from fastgd._hyperparameters import nonnegative
+from fastgd._loop import Loop, Rules, StepInfo
+from fastgd._minimize_inputs import (
+    OptimizerLike,
+    make_average,
+    make_optimizer,
+    make_validation,
+    prepare_params,
+)
+from fastgd._objective import Objective
+from fastgd._optimizer import Optimizer
+from fastgd._progress import make_progress
+from fastgd._sampling_options import check_bool, check_int
+from fastgd.averaging import Average
+from fastgd.history import RECORD_ALL_BELOW, STRIDE, History
+
+if TYPE_CHECKING:
+    from fastgd.diagnostics import Diagnosis
+
+__all__ = ["Result", "StepInfo", "minimize"]
+
+
+@dataclass(eq=False)
+class Result:
+    """What `minimize` reached.
+
+    Attributes:
+        params: the parameters, of the structure that value_and_grad was given: in place the very
+            arrays passed in. With `average` new arrays, the average; those passed in hold what the
+            last step left.
+        loss: without data, or with all of it in every step, the loss at `params` (after an
+            interruption the last one known). On mini-batches the mean over the steps of the last
+            epoch, or the last 1,000 steps.
+        nit: steps taken.
+        nfev: calls of value_and_grad, those for probes and validation included.
+        converged: whether the gradient's norm came down to `tol`.
+        reason: "tol", "steps", "epochs", "patience", "callback", "exhausted" (an iterator of
+            batches ended), "interrupted", or a sentence that begins with "nonfinite".
+        history: what was recorded of the steps.
+    """
+
+    params: Any
+    loss: float
+    nit: int
+    nfev: int
+    converged: bool
+    reason: str
+    history: History
+
+    @cached_property
+    def diagnosis(self) -> Diagnosis:
+        """What went wrong, if anything: `fastgd.diagnose(result)`, made when first looked at."""
+        from fastgd.diagnostics import diagnose
+
+        return diagnose(self)
+
+    def __repr__(self) -> str:
+        return (
+            f"Result(loss={self.loss:.6g}, nit={self.nit}, nfev={self.nfev}, "
+            f"converged={self.converged}, reason={self.reason!r})"
+        )
+
+
+def minimize(
+    value_and_grad: Callable[..., Any],
+    params: Any,
+    *,
+    data: Any = None,
+    optimizer: OptimizerLike = "adam",
+    batch_size: int | None = None,
+    epochs: int | None = None,
+    steps: int | None = None,
+    tol: float | None = None,
+    callback: Callable[[StepInfo], Any] | None = None,
+    validation: Any = None,
+    validation_every: int | None = None,
+    patience: int | None = None,
+    average: str | tuple[str, float] | Average | None = None,
+    accumulate: int = 1,
+    copy: bool = False,
+    probe: bool = True,
+    record_every: int | None = None,
+    max_records: int = 10_000,
+    progress: bool | None = None,
+    seed: int = 0,
+    **hyperparameters: Any,
+) -> Result:
+    """Minimize a function by gradient descent, in batches of data or without any.
+
+    Works in place: the arrays in `params` are updated, as by an optimizer, and `result.params` is
+    `params`. With copy=True they are left as they are and copies are trained.
+
+    Args:
+        value_and_grad: function (params, *batch) -> (loss, grads), the order of JAX and autograd.
+            The loss is a number, grads has the structure of params (see `Optimizer.step`). A batch
+            that is a tuple or list is unpacked into arguments; any other, such as a dict, is one.
+        params: an array, any nesting of list, tuple and dict of arrays, or a list of group dicts
+            ({"params": …, "lr": …}), for which value_and_grad is given, and returns, a list with
+            one tree for each group, or the one group's tree. Arrays are float32 or float64.
+        data: None for a function of the parameters alone; a tuple of arrays of equal first
+            dimension, one array, or a dict of arrays, of which `MiniBatches` are made; a
+            `MiniBatches`; or any other iterable of batches.
+        optimizer: "sgd", "adam", "adamw", "adagrad" or "rmsprop"; a class or function that makes an
+            optimizer of the parameters; or an optimizer made with these very parameters, which
+            continues from its step count.
+        batch_size: samples per batch; None for all.
+        epochs: passes over the data to make.
+        steps: steps to take. Give one of the two; with both, whichever comes first.
+        tol: stop when the gradient's norm is at most this. For functions without noise: without
+            data, or with all of it in every step.
+        callback: called with a `StepInfo` after each step. The run ends when it returns True or
+            raises StopIteration.
+        validation: a function of the parameters that returns a loss, or data as above for
+            value_and_grad, whose mean over all samples counts (the gradient is ignored).
+        validation_every: validate after every so many steps; None for after each epoch, which
+            without data is each step. A `schedules.ReduceOnPlateau` among the hyperparameters is
+            updated each time.
+        patience: stop after so many validations in a row without a new best one; without
+            `validation`, where there is no noise, after so many steps without a lower loss. The
+            best parameters are restored, bit for bit, however the run ends.
+        average: "ema" or ("ema", decay) for an exponential moving average of the parameters, decay
+            0.999 if not given; "tail" or ("tail", fraction) for the mean over the last part of the
+            steps, by default half; or an object of `fastgd.averaging` over these parameters.
+            Validation looks at the average, and `result.params` is the average.
+        accumulate: batches whose gradients are averaged for one step, each batch weighing the same.
+            Steps do not mix epochs: the last of an epoch has the batches that are left.
+        copy: whether to train copies.
+        probe: whether to call value_and_grad again after a few steps (0, 1, 2, 4, 8, … and one in
+            200) on the same batch, for `diagnose`. Where there is no noise no calls are needed.
+        record_every: record one step in so many in the history after the first 32; None for every
+            step of models of up to 8,192 elements and one in 31 of larger ones.
+        max_records: bound of the history's length.
+        progress: True for a tqdm progress bar, None for one on runs that last for more than two
+            seconds, if tqdm is installed; where stderr is no terminal there is none.
+        seed: of the order of batches made from arrays.
+        **hyperparameters: passed on to the optimizer: numbers or schedules such as
+            lr=fastgd.schedules.cosine(…), and clip_norm, nonfinite and so on.
+
+    Returns:
+        A `Result`. A KeyboardInterrupt is no error: what was reached is returned.
+
+    When the loss is not finite the run ends, without a step. Unless the batch itself is to blame, the
+    parameters are put back to the last copy made when the loss was finite: to those before the last
+    step for models of up to 16,384 elements, up to 32 steps back for larger ones. The optimizer's
+    state is not put back: with nonfinite="raise" a gradient that is not finite ends the run before
+    anything is changed, and with nonfinite="skip" its step is left out.
+
+    A MiniBatches is left where the run ended: the next run begins with the batch that would have
+    been next. (Copies of a state that a callback took are as exact.) So two runs of 50 steps with the
+    same optimizer and the same MiniBatches are one of 100.
+
+    Raises:
+        TypeError, ValueError: an argument, or what value_and_grad returned, is not as described;
+            names it. Arguments are refused before anything is changed.
+        ImportError: progress=True without tqdm.
+
+    Example:
+        >>> import numpy as np, fastgd
+        >>> def rosenbrock(p):
+        ...     x, y = p
+        ...     loss = (1 - x) ** 2 + 100 * (y - x**2) ** 2
+        ...     return loss, np.array([2 * (x - 1) - 400 * x * (y - x**2), 200 * (y - x**2)])
+        >>> start = np.array([-1.0, 1.0])
+        >>> result = fastgd.minimize(rosenbrock, start, lr=0.05, steps=5000, tol=1e-6, copy=True)
+        >>> result.params.round(4).tolist(), result.reason, result.converged
+        ([1.0, 1.0], 'tol', True)
+
+        Mini-batches:
+
+        >>> rng = np.random.default_rng(0)
+        >>> X = rng.standard_normal((200, 3))
+        >>> y = X @ [1.0, -2.0, 0.5]
+        >>> def least_squares(w, X, y):
+        ...     r = X @ w - y
+        ...     return r @ r / len(y), 2 * X.T @ r / len(y)
+        >>> result = fastgd.minimize(
+        ...     least_squares, np.zeros(3), data=(X, y), optimizer="sgd", batch_size=20, epochs=20,
+        ...     lr=0.1)
+        >>> result.params.round(4).tolist(), result.nit, result.reason
+        ([1.0, -2.0, 0.5], 200, 'epochs')
+
+    References:
+        Goodfellow et al. 2016, algorithm 7.1 (early stopping); Polyak & Juditsky 1992 (averaging).
+    """
+    source = batches_of(data, batch_size, check_int("seed", seed, 0))
+    feed = Feed(source, check_int("accumulate", accumulate, 1))
+    limits = check_epochs(epochs, source), _optional("steps", steps)
+    if limits == (None, None):
+        raise ValueError("give steps" + ("" if source is None else " or epochs"))
+    given, tree = prepare_params(params, check_bool("copy", copy))
+    objective = Objective(value_and_grad, tree)
+    rules = Rules(
+        steps=limits[1],
+        epochs=limits[0],
+        tol=_check_tol(tol, feed),
+        validation=make_validation(validation, data, objective),
+        validation_every=_optional("validation_every", validation_every),
+        patience=_optional("patience", patience),
+        callback=callback,
+        probe=check_bool("probe", probe),
+    )
+    _check_rules(rules, feed, average)
+    total = _total_steps(rules, feed)
+    bar = make_progress(progress, total)
+    made = make_optimizer(optimizer, given, copy, hyperparameters)
+    loop = Loop(
+        objective,
+        made,
+        tree,
+        feed,
+        _history(made, feed, _optional("record_every", record_every), max_records),
+        rules,
+        make_average(average, tree, total),
+        bar,
+    )
+    loop.run()
+    return Result(
+        loop.params,
+        loop.loss,
+        loop.steps_taken,
+        objective.calls,
+        loop.converged,
+        loop.reason,
+        loop.history,
+    )
+
+
+def _optional(name: str, value: Any) -> int | None:
+    """None, or an int of at least 1."""
+    return None if value is None else check_int(name, value, 1)
+
+
+def _check_tol(tol: Any, feed: Feed) -> float | None:
+    if tol is None:
+        return None
+    checked = nonnegative("tol", tol)
+    if callable(checked):
+        raise TypeError(f"tol must be a number, got {tol!r}")
+    if not feed.exact:
+        raise ValueError(
+            f"tol={tol!r} is for losses without noise, and the gradient of a mini-batch has some even "
+            "at the minimum; use validation and patience, or a callback"
+        )
+    return float(checked)
+
+
+def _check_rules(rules: Rules, feed: Feed, average: Any) -> None:
+    if rules.callback is not None and not callable(rules.callback):
+        raise TypeError(f"callback must be a function, got {type(rules.callback).__name__}")
+    if rules.validation is not None:
+        return
+    if rules.validation_every is not None:
+        raise ValueError("validation_every needs validation")
+    if rules.patience is not None and (not feed.exact or average is not None):
+        raise ValueError(
+            "patience needs validation, "
+            + ("with an average" if feed.exact else "since the loss of a mini-batch is too noisy")
+        )
+
+
+def _total_steps(rules: Rules, feed: Feed) -> int | None:
+    """At most how many steps there will be, None if not known."""
+    per_epoch = feed.steps_per_epoch
+    by_epochs = None if rules.epochs is None or per_epoch is None else rules.epochs * per_epoch
+    bounds = [bound for bound in (rules.steps, by_epochs) if bound is not None]
+    return min(bounds) if bounds else None
+
+
+def _history(
+    optimizer: Optimizer, feed: Feed, record_every: int | None, max_records: int
+) -> History:
+    if record_every is None:
+        elements = sum(array.size for array in optimizer.params.values())
+        record_every = 1 if elements <= RECORD_ALL_BELOW else STRIDE
+    return History(
+        tuple(optimizer.params),
+        optimizer=type(optimizer).__name__,
+        batch_size=feed.batch_size,
+        samples=feed.samples,
+        first_step=optimizer.step_count,
+        max_records=max_records,
+        record_every=record_every,
+    )

@@ -1,0 +1,70 @@
+"""The progress bar of minimize: on long runs, on terminals, with tqdm."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+from training_problems import X, Y, regression, zeros
+
+from fastgd.training import minimize
+
+
+def train(progress: bool | None) -> Any:
+    return minimize(regression, zeros(), data=(X, Y), batch_size=10, epochs=3, progress=progress)
+
+
+class Terminal:
+    """A stderr that says whether it is a terminal, and keeps what is written."""
+
+    def __init__(self, is_terminal: bool) -> None:
+        self.encoding = "utf-8"
+        self.text = ""
+        self._is_terminal = is_terminal
+
+    def write(self, text: str) -> int:
+        self.text += text
+        return len(text)
+
+    def flush(self) -> None:
+        pass
+
+    def isatty(self) -> bool:
+        return self._is_terminal
+
+    def fileno(self) -> int:
+        raise OSError
+
+
+def progress_text(monkeypatch: pytest.MonkeyPatch, is_terminal: bool, progress: bool | None) -> str:
+    terminal = Terminal(is_terminal)
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", terminal)
+        train(progress)
+    return terminal.text
+
+
+def test_progress_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("tqdm")
+    assert "12/12" in progress_text(monkeypatch, True, True)
+    assert "loss" in progress_text(monkeypatch, True, True)
+    for is_terminal, progress in [(False, True), (False, None), (True, False)]:
+        assert progress_text(monkeypatch, is_terminal, progress) == ""
+
+
+def test_a_bar_appears_on_long_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("tqdm")
+    seconds = iter(np.arange(1000) * 0.25)
+    monkeypatch.setattr("fastgd._progress.time.monotonic", lambda: next(seconds))
+    assert "12/12" in progress_text(monkeypatch, True, None)
+    monkeypatch.setattr("fastgd._progress.time.monotonic", lambda: 0.0)
+    assert progress_text(monkeypatch, True, None) == ""
+
+
+def test_progress_without_tqdm(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tqdm", None)
+    with pytest.raises(ImportError, match=r"fastgd\[progress\]"):
+        train(True)
+    assert train(None).nit == 12
