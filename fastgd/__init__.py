@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastgd import averaging, initializers, plot, schedules
 from fastgd._config import num_threads, show_config
 from fastgd._engine import get_num_threads, set_num_threads
+from fastgd.checkpoint import Checkpoint, CheckpointError, load, save
 from fastgd.clipping import clip_grad_norm_, clip_grad_value_, global_norm
 from fastgd.history import History
 from fastgd.optimizers import SGD, Adagrad, Adam, AdamW, RMSprop
@@ -18,6 +19,8 @@ __all__ = [
     "Adagrad",
     "Adam",
     "AdamW",
+    "Checkpoint",
+    "CheckpointError",
     "History",
     "MiniBatches",
     "RMSprop",
@@ -30,9 +33,11 @@ __all__ = [
     "get_num_threads",
     "global_norm",
     "initializers",
+    "load",
     "minimize",
     "num_threads",
     "plot",
+    "save",
     "schedules",
     "set_num_threads",
     "show_config",

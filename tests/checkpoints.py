@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from support import tame
 
 import fastgd
-from support import tame
 
 DIGEST = 64  # hexadecimal digits at the end of a file
 
@@ -67,6 +67,21 @@ def like(optimizer: Any, **kwargs: Any) -> Any:
     return type(optimizer)(parameters(np.random.default_rng(99)), **kwargs)
 
 
+class Box:
+    """An object with a state of any kind."""
+
+    def __init__(self, value: Any = None) -> None:
+        self.value = value
+
+    def state_dict(self) -> Any:
+        return self.value
+
+    def load_state_dict(self, state: Any) -> None:
+        if state == "refuse":
+            raise ValueError("no such state")
+        self.value = state
+
+
 def signed(content: bytes) -> bytes:
     """The content with the checksum made right again, as somebody with bad intentions would."""
     body = content[:-DIGEST]
@@ -75,5 +90,3 @@ def signed(content: bytes) -> bytes:
 
 def files(directory: Path) -> list[str]:
     return sorted(path.name for path in directory.iterdir())
-
-

@@ -1,0 +1,4 @@
+"""Bridges to other libraries, one module for each, imported only when asked for.
+
+from fastgd.adapters import torch        # needs pip install "fastgd[torch]"
+"""

@@ -1,0 +1,313 @@
+"""PyTorch: take over a run of torch.optim, and hand one over to it.
+
+SGD, Adam, AdamW, Adagrad and RMSprop keep the same state under the same names in both libraries, so a
+run started in one continues in the other, up to rounding. The parameters correspond in order: group by
+group, `optimizer.params` in fastgd (dicts in their own order) and the list given to torch.optim.
+
+Some things do not pass over. Functions of the step: to PyTorch goes their present value, for a
+`torch.optim.lr_scheduler` to change; from PyTorch comes a number, which does not replace a function
+here. Clipping and `nonfinite` are not part of torch.optim; see `torch.nn.utils.clip_grad_norm_`, which
+adds 1e-6 to the norm. And lr_in_momentum, eps_hat and eps_inside are other formulas than PyTorch's.
+
+Needs `pip install "fastgd[torch]"`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from fastgd._optimizer import Optimizer
+from fastgd._tree import Array
+
+try:
+    torch: Any = importlib.import_module("torch")
+except ImportError as error:
+    raise ImportError('fastgd.adapters.torch needs PyTorch: pip install "fastgd[torch]"') from error
+
+__all__ = ["from_torch", "load_state_dict", "state_dict", "to_torch"]
+
+KINDS = ("SGD", "Adam", "AdamW", "Adagrad", "RMSprop")
+FORMS = ("lr_in_momentum", "eps_hat", "eps_inside")  # of the formulas; PyTorch has the other
+
+
+def to_torch(optimizer: Optimizer, torch_optimizer: Any) -> None:
+    """Copy parameters, state and hyperparameters into a PyTorch optimizer, which continues the run.
+
+    Args:
+        optimizer: one of fastgd's five.
+        torch_optimizer: of the same name, over as many groups of tensors of the same shapes and
+            dtypes, on any device. Its options that fastgd does not have, such as foreach, stay.
+
+    Raises:
+        TypeError: it is of another class.
+        ValueError: its groups or tensors do not correspond, or an option has no counterpart.
+            Nothing has changed then.
+
+    Example:
+        >>> import numpy as np, torch, fastgd
+        >>> from fastgd.adapters.torch import to_torch
+        >>> W = np.array([1.0, 2.0])
+        >>> opt = fastgd.Adam(W, lr=0.5)
+        >>> _ = opt.step(2 * W)
+        >>> theirs = torch.zeros(2, dtype=torch.float64, requires_grad=True)
+        >>> torch_opt = torch.optim.Adam([theirs])
+        >>> to_torch(opt, torch_opt)
+        >>> torch_opt.param_groups[0]["lr"], theirs.tolist() == W.tolist()
+        (0.5, True)
+    """
+    _check_class(optimizer, torch_optimizer)
+    pairs = _pairs(optimizer, torch_optimizer)
+    exported = state_dict(optimizer, like=torch_optimizer)
+    torch_optimizer.load_state_dict(exported)
+    with torch.no_grad():
+        for _, array, tensor in pairs:
+            tensor.copy_(torch.from_numpy(array))
+
+
+def from_torch(
+    torch_optimizer: Any, optimizer: Optimizer, *, step_count: int | None = None
+) -> None:
+    """Copy parameters, state and hyperparameters from a PyTorch optimizer, and continue its run.
+
+    Args:
+        torch_optimizer: the one that has run so far.
+        optimizer: of the same name, over as many groups of arrays of the same shapes and dtypes.
+        step_count: see `load_state_dict`.
+
+    Raises:
+        TypeError, ValueError: as `to_torch`. Nothing has changed then.
+
+    Example:
+        >>> import numpy as np, torch, fastgd
+        >>> from fastgd.adapters.torch import from_torch
+        >>> theirs = torch.tensor([1.0, 2.0], requires_grad=True)
+        >>> torch_opt = torch.optim.RMSprop([theirs], lr=0.25)
+        >>> (theirs * theirs).sum().backward()
+        >>> _ = torch_opt.step()
+        >>> W = np.zeros(2, np.float32)
+        >>> opt = fastgd.RMSprop(W)
+        >>> from_torch(torch_opt, opt)
+        >>> opt.step_count, opt.param_groups[0]["lr"], W.tolist() == theirs.tolist()
+        (1, 0.25, True)
+    """
+    _check_class(optimizer, torch_optimizer)
+    values = [
+        (array, tensor.detach().cpu().numpy())
+        for _, array, tensor in _pairs(optimizer, torch_optimizer)
+    ]
+    load_state_dict(optimizer, torch_optimizer.state_dict(), step_count=step_count)
+    for array, value in values:
+        array[...] = value
+
+
+def state_dict(optimizer: Optimizer, *, like: Any = None) -> dict[str, Any]:
+    """The optimizer's state as `torch.optim.Optimizer.state_dict` would give it, for its load_state_dict.
+
+    Args:
+        optimizer: one of fastgd's five. Its parameters are not included.
+        like: a PyTorch optimizer whose options that fastgd does not have, such as foreach, are
+            taken over; None for PyTorch's defaults.
+
+    Returns:
+        {"state": {index: {"step": tensor, slot: tensor, …}}, "param_groups": [{"params": [indices],
+        hyperparameters …}]} with tensors of their own on the CPU.
+
+    Raises:
+        TypeError: the optimizer is not one of the five.
+        ValueError: lr_in_momentum, eps_hat or eps_inside is on.
+    """
+    kind = _kind(optimizer)
+    _check_forms(optimizer)
+    lost = [name for name, value in optimizer.options.items() if value not in (None, "propagate")]
+    if lost:
+        warnings.warn(
+            f"{', '.join(lost)} stays behind: torch.optim has no such option", stacklevel=2
+        )
+    saved = optimizer.state_dict()
+    indices = {name: i for i, name in enumerate(optimizer.params)}
+    groups = []
+    for group, names, template in zip(
+        optimizer.param_groups,
+        (group["params"] for group in saved["param_groups"]),
+        _templates(kind, like, len(optimizer.param_groups)),
+        strict=True,
+    ):
+        values = group.values_at(saved["step_count"])
+        groups.append(
+            {key: values.get(key, value) for key, value in template.items()}
+            | {"params": [indices[name] for name in names]}
+        )
+    return {
+        "state": {
+            indices[name]: _exported(kind, entry)
+            for name, entry in saved["state"].items()
+            # PyTorch makes the state at a parameter's first step, Adagrad's at once.
+            if entry["step"] > 0 or kind == "Adagrad"
+        },
+        "param_groups": groups,
+    }
+
+
+def load_state_dict(
+    optimizer: Optimizer, state_dict: Mapping[str, Any], *, step_count: int | None = None
+) -> None:
+    """Load what `torch.optim.Optimizer.state_dict` gave, perhaps by way of `torch.load`.
+
+    Parameters are not part of such a dict; see `from_torch`. Hyperparameters become PyTorch's, except
+    where one is a function here.
+
+    Args:
+        optimizer: of the class that the dict is from.
+        state_dict: PyTorch's; its tensors are copied.
+        step_count: how many steps had been taken, on which schedules depend. None for the largest
+            count in the state; that of SGD has none, so that 1 is assumed where there is momentum.
+
+    Raises:
+        TypeError, ValueError: it does not fit the optimizer. Nothing has changed then.
+    """
+    kind = _kind(optimizer)
+    _check_forms(optimizer)
+    if not isinstance(state_dict, Mapping) or not {"state", "param_groups"} <= set(state_dict):
+        raise TypeError('state_dict must be a dict with "state" and "param_groups"')
+    own = optimizer.state_dict()
+    groups, state = [], {}
+    pairs = _zip("groups", own["param_groups"], state_dict["param_groups"])
+    for i, (ours, theirs) in enumerate(pairs):
+        group = _imported_group(kind, f"group {i}", ours, theirs)
+        groups.append(group)
+        for name, index in _zip(f"parameters in group {i}", ours["params"], theirs["params"]):
+            found = state_dict["state"].get(index) or {}
+            state[name] = _imported(optimizer, name, found, group, step_count)
+    if step_count is None:
+        step_count = max((entry["step"] for entry in state.values()), default=0)
+    optimizer.load_state_dict(
+        {**own, "step_count": step_count, "state": state, "param_groups": groups}
+    )
+
+
+# --- what must correspond ---
+
+
+def _kind(optimizer: Any) -> str:
+    kind = type(optimizer).__name__
+    if not isinstance(optimizer, Optimizer) or kind not in KINDS:
+        raise TypeError(f"expected an optimizer of fastgd ({', '.join(KINDS)}), got {optimizer!r}")
+    return kind
+
+
+def _check_class(optimizer: Any, torch_optimizer: Any) -> None:
+    kind = _kind(optimizer)
+    if type(torch_optimizer) is not getattr(torch.optim, kind):
+        raise TypeError(
+            f"fastgd.{kind} corresponds to torch.optim.{kind}, got "
+            f"{type(torch_optimizer).__module__}.{type(torch_optimizer).__qualname__}"
+        )
+
+
+def _check_forms(optimizer: Optimizer) -> None:
+    for i, group in enumerate(optimizer.param_groups):
+        for form in FORMS:
+            if group.get(form):
+                raise ValueError(f"group {i} has {form}=True, a formula that torch.optim lacks")
+
+
+def _pairs(optimizer: Optimizer, torch_optimizer: Any) -> list[tuple[str, Array, Any]]:
+    """The parameters: name, array and tensor."""
+    names = iter(optimizer.params)
+    pairs = []
+    for ours, theirs in _zip("groups", optimizer.param_groups, torch_optimizer.param_groups):
+        for array, tensor in _zip("parameters", ours["params"], theirs["params"]):
+            name = next(names)
+            dtype = torch.from_numpy(array).dtype
+            if tuple(tensor.shape) != array.shape or tensor.dtype != dtype:
+                raise ValueError(
+                    f"parameter {name!r} has shape {array.shape} and dtype {array.dtype}, the "
+                    f"tensor in its place {tuple(tensor.shape)} and {tensor.dtype}"
+                )
+            pairs.append((name, array, tensor))
+    return pairs
+
+
+def _zip(what: str, ours: Sequence[Any], theirs: Any) -> list[tuple[Any, Any]]:
+    if len(ours) != len(theirs):
+        raise ValueError(f"there are {len(ours)} {what} in fastgd, and {len(theirs)} in PyTorch")
+    return list(zip(ours, theirs, strict=True))
+
+
+# --- to PyTorch ---
+
+
+def _templates(kind: str, like: Any, count: int) -> list[dict[str, Any]]:
+    """For each group all the options that PyTorch wants to find there."""
+    if like is not None:
+        groups: list[dict[str, Any]] = like.state_dict()["param_groups"]
+        return groups
+    plain = getattr(torch.optim, kind)([torch.zeros(())])
+    return list(plain.state_dict()["param_groups"]) * count
+
+
+def _exported(kind: str, entry: Mapping[str, Any]) -> dict[str, Any]:
+    """The state of one parameter; its arrays are nobody else's."""
+    step = {} if kind == "SGD" else {"step": torch.tensor(float(entry["step"]))}
+    return step | {slot: torch.from_numpy(x) for slot, x in entry.items() if slot != "step"}
+
+
+# --- from PyTorch ---
+
+
+def _imported_group(
+    kind: str, where: str, ours: Mapping[str, Any], theirs: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Our group with their hyperparameters."""
+    if theirs.get("decoupled_weight_decay", kind == "AdamW") != (kind == "AdamW"):
+        raise ValueError(f"{where} is of {'Adam' if kind == 'AdamW' else 'AdamW'}, this is {kind}")
+    group = dict(ours)
+    for name, value in ours.items():
+        if name != "params" and name not in FORMS:
+            if name not in theirs:
+                raise ValueError(f"{where} of the state_dict lacks {name!r}; is it of {kind}?")
+            group[name] = _number(value, theirs[name])
+    return group
+
+
+def _number(ours: Any, theirs: Any) -> Any:
+    """Their value, a tensor made a number; ours where it is a function."""
+    if callable(ours):
+        return ours
+    if isinstance(ours, tuple) and isinstance(theirs, (list, tuple)) and len(ours) == len(theirs):
+        return tuple(map(_number, ours, theirs))
+    return theirs.item() if isinstance(theirs, torch.Tensor) else theirs
+
+
+def _imported(
+    optimizer: Optimizer,
+    name: str,
+    found: Mapping[str, Any],
+    values: Mapping[str, Any],
+    step_count: int | None,
+) -> dict[str, Any]:
+    """The state of one parameter; the initial one where PyTorch has not made any yet."""
+    param = optimizer.params[name]
+    used = optimizer.uses(dict(values))
+    slots = [slot for slot, is_used in zip(optimizer.slots, used, strict=True) if is_used]
+    if all(value is None for value in found.values()):
+        fresh = np.full(param.shape, optimizer.initial(dict(values)), param.dtype)
+        return {"step": 0, **dict.fromkeys(slots, fresh)}
+    step = found.get("step", 1 if step_count is None else step_count)  # SGD has none
+    return {"step": int(step), **{slot: _array(name, slot, found) for slot in slots}}
+
+
+def _array(name: str, slot: str, found: Mapping[str, Any]) -> Array:
+    tensor = found.get(slot)
+    if not isinstance(tensor, torch.Tensor) or tensor.dtype not in (torch.float32, torch.float64):
+        raise ValueError(
+            f"the state of parameter {name!r} needs {slot!r}, a tensor of float32 or float64; got "
+            f"{tensor.dtype if isinstance(tensor, torch.Tensor) else tensor!r}"
+        )
+    array: Array = tensor.detach().cpu().numpy()
+    return array
