@@ -38,7 +38,7 @@ def _folders(root: str, membership: str) -> Iterator[str]:
 def _read(path: str) -> str:
     """The text of a file; nothing where it does not exist or may not be read."""
     try:
-        with open(path) as file:
+        with open(path, encoding="utf-8", errors="replace") as file:
             return file.read()
     except OSError:
         return ""

@@ -7,6 +7,7 @@ cimport numpy as cnp
 from cython.parallel cimport prange
 from libc.string cimport memcpy
 
+import os
 import time
 
 from fastgd._engine._cgroup import cpu_quota
@@ -34,9 +35,9 @@ cdef int chosen_threads = 0  # 0: the default
 
 
 cdef int default_threads() except -1:
-    """OMP_NUM_THREADS and CPU affinity through OpenMP's own count, capped by the cgroup's quota."""
-    quota = cpu_quota()
-    return openmp_at_import if quota is None else min(openmp_at_import, <int>quota)
+    """OpenMP's own count (OMP_NUM_THREADS), CPU affinity or the cgroup's quota: the least."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else openmp_at_import
+    return min(openmp_at_import, allowed, cpu_quota() or openmp_at_import)
 
 
 cdef int default_count = default_threads()
@@ -92,11 +93,15 @@ def get_chosen_threads():
     return chosen_threads if chosen_threads > 0 else None
 
 
+NAP = 5e-5  # seconds
+
+
 cdef class Gate:
-    """Serialises the steps of one optimizer; `with` it. Cheaper than a lock where nobody waits.
+    """Serialises the uses of one optimizer; `with` it. Cheaper than a lock where nobody waits.
 
     The flag is read and set under the GIL. Whoever finds it set sleeps in short naps: two threads
-    that step one optimizer at the same time are rare, and their steps long.
+    that use one optimizer at the same time are rare, and steps long. A thread that comes again
+    while others wait naps first, longer than they do, so that they get their turn.
     """
 
     def __enter__(self):
@@ -109,17 +114,31 @@ cdef class Gate:
         self.busy = False
 
     cdef int enter(self) except -1:
-        while self.busy:
-            if self.generation != fastgd_forked:
-                raise RuntimeError(
-                    "this process was forked while another thread was using the optimizer, whose "
-                    "parameters may be half updated here; make a new one from a checkpoint")
-            if self.thread == PyThread_get_thread_ident():
-                raise RuntimeError("an optimizer was used from within its own step, by a schedule")
-            time.sleep(5e-5)
+        cdef unsigned long me = PyThread_get_thread_ident()
+        if self.busy or self.waiting > 0:
+            self.wait(me)
         self.busy = True
         self.generation = fastgd_forked
-        self.thread = PyThread_get_thread_ident()
+        self.thread = me
+        return 0
+
+    cdef int wait(self, unsigned long me) except -1:
+        if not self.busy and self.generation != fastgd_forked:
+            self.waiting = 0  # those who waited were threads of the parent process
+        self.waiting += 1
+        try:
+            if not self.busy and self.thread == me:
+                time.sleep(4 * NAP)
+            while self.busy:
+                if self.generation != fastgd_forked:
+                    raise RuntimeError(
+                        "this process was forked while another thread was using the optimizer, whose "
+                        "parameters may be half updated here; make a new one from a checkpoint")
+                if self.thread == me:
+                    raise RuntimeError("an optimizer was used from within its own step, by a schedule")
+                time.sleep(NAP)
+        finally:
+            self.waiting -= 1
         return 0
 
 
