@@ -31,4 +31,6 @@ def optional(module: str, extra: str = "demo") -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         reason = (str(error).splitlines() or ["ImportError"])[0]
-        raise DemoError(f'cannot import {module} ({reason}); pip install "fastgd[{extra}]"') from error
+        raise DemoError(
+            f'cannot import {module} ({reason}); pip install "fastgd[{extra}]"'
+        ) from error

@@ -15,6 +15,7 @@ Backwards, with δ_n = (p - onehot(label)) / samples, the derivative of the loss
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -40,7 +41,7 @@ def make_params(sizes: Sequence[int], rng: np.random.Generator) -> Params:
             "W": initializers.he_normal((inputs, outputs), seed=rng),
             "b": np.zeros(outputs, np.float32),
         }
-        for inputs, outputs in zip(sizes[:-1], sizes[1:], strict=True)
+        for inputs, outputs in pairwise(sizes)
     ]
 
 
@@ -93,5 +94,6 @@ def _forward(params: Params, images: Array) -> list[Array]:
 
 def _log_softmax(z: Array) -> Array:
     """Logarithms of the probabilities, shifted by the largest so that exp cannot overflow."""
-    shifted = z - z.max(axis=1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    shifted: Array = z - z.max(axis=1, keepdims=True)
+    shifted -= np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return shifted
