@@ -68,7 +68,7 @@ class Optimizer(GroupedParameters):
                 grad_scale,
                 clip_norm,
                 clip_value,
-                self._nonfinite != "propagate",
+                self._finite_only,
                 self.track_norms,
             )
         if outcome == _engine.taken:
@@ -124,6 +124,7 @@ class Optimizer(GroupedParameters):
         """Check all three, then set them and what a step derives from them."""
         options = self.check_options(clip_norm, clip_value, nonfinite)
         self._clip_norm, self._clip_value, self._nonfinite = options
+        self._finite_only = nonfinite != "propagate"
         scheduled = callable(self._clip_norm) or callable(self._clip_value)
         self._limits = None if scheduled else self._limits_at(0)
 

@@ -17,7 +17,7 @@ steps taken (see `fastgd.schedules`). These keywords are common to all:
 
 from __future__ import annotations
 
-import math
+from math import sqrt
 from typing import Any, ClassVar
 
 from fastgd._hyperparameters import Check, Values, flag, fraction, fractions, nonnegative, real
@@ -215,15 +215,14 @@ class Adam(Optimizer):
         return (True, True, values["amsgrad"])
 
     def coefficients(self, values: Values, t: int) -> tuple[float, ...]:
-        beta1, beta2 = values["betas"]
-        l2, keep = values["weight_decay"], 1.0
+        lr, eps, l2, (beta1, beta2) = values["lr"], values["eps"], values["weight_decay"], values["betas"]
+        root, keep = sqrt(1.0 - beta2**t), 1.0
+        if values["eps_hat"]:
+            eps /= root
         if self.decoupled:
-            l2, keep = 0.0, 1.0 - values["lr"] * l2
-        root = math.sqrt(1.0 - beta2**t)
-        eps = values["eps"] / root if values["eps_hat"] else values["eps"]
-        step_size = values["lr"] / (1.0 - beta1**t)
-        moments = (beta1, 1.0 - beta1, beta2, 1.0 - beta2)
-        return (l2, step_size, keep, *moments, 1.0 / root, eps)
+            l2, keep = 0.0, 1.0 - lr * l2
+        step_size = lr / (1.0 - beta1**t)
+        return (l2, step_size, keep, beta1, 1.0 - beta1, beta2, 1.0 - beta2, 1.0 / root, eps)
 
 
 class AdamW(Adam):
