@@ -31,7 +31,8 @@ class Layout(NamedTuple):
 
     @classmethod
     def of(cls, array: Array) -> Layout:
-        return cls(array.shape, array.dtype, array.flags.c_contiguous)
+        plain = np.asarray(array)  # a subclass may have attributes of its own mind
+        return cls(plain.shape, plain.dtype, plain.flags.c_contiguous)
 
     def shaped(self, flat: Array) -> Array:
         """A flat array in the parameter's memory order as a view of the parameter's shape."""
@@ -60,10 +61,11 @@ class Members:
         Raises: ValueError naming it.
         """
         for name, array, layout in zip(self.names, self.params, self.layouts, strict=True):
-            if array.size != math.prod(layout.shape) or array.dtype != layout.dtype:
+            plain = np.asarray(array)
+            if plain.size != math.prod(layout.shape) or plain.dtype != layout.dtype:
                 raise ValueError(
                     f"parameter {name!r} was resized since the optimizer was made: it has shape "
-                    f"{array.shape} and dtype {array.dtype}, expected {layout.shape} and "
+                    f"{plain.shape} and dtype {plain.dtype}, expected {layout.shape} and "
                     f"{layout.dtype}; call rebind() with arrays of the original shapes"
                 )
 
@@ -151,6 +153,8 @@ class GroupedParameters:
         Args:
             group: a dict with "params" (a tree) and any hyperparameters that differ from the
                 constructor's. From now on `step` takes a list with one tree for each group.
+                Its arrays are named after the group's number, "1/W", or "group1/W" if that name
+                is taken, for example by a list of layers given to the constructor.
 
         Raises:
             TypeError, ValueError: as in the constructor. Nothing has changed then.
@@ -158,7 +162,10 @@ class GroupedParameters:
         if not isinstance(group, Mapping) or "params" not in group:
             raise TypeError('a parameter group must be a dict with the key "params"')
         with self._gate:
-            self._extend([(f"{len(self._groups)}", group)])
+            number = f"{len(self._groups)}"
+            names = {name for name, _ in _tree.flatten(group["params"], number)[0]}
+            free = names.isdisjoint(self._plan.names)
+            self._extend([(number if free else f"group{number}", group)])
 
     def rebind(self, params: Any) -> None:
         """Continue with other arrays of the same structure, shapes and dtypes, keeping the state.
@@ -267,7 +274,7 @@ class GroupedParameters:
         for i, used in enumerate(self.uses(values)):
             column = [slots[i] for slots in present]
             if used and not all(flat is not None for flat in column):
-                fresh = allocate(params, i)
+                fresh = allocate([np.asarray(param) for param in params], i)
                 if self.initial(values) != 0:
                     for flat in fresh:
                         flat[...] = self.initial(values)

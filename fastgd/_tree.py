@@ -25,24 +25,27 @@ def flatten(tree: Any, prefix: str = "") -> tuple[list[tuple[str, Any]], Spec]:
     Raises: ValueError if a container contains itself, or thousands are nested.
     """
     leaves: list[tuple[str, Any]] = []
-
-    def walk(node: Any, path: str) -> Spec:
-        if isinstance(node, dict):
-            keys = tuple(node)
-            children = tuple(walk(node[key], f"{path}/{key}" if path else str(key)) for key in keys)
-            return keys, children
-        if isinstance(node, (list, tuple)):
-            paths = (f"{path}/{i}" if path else str(i) for i in range(len(node)))
-            return None, tuple(map(walk, node, paths))
-        leaves.append((path or SOLE_NAME, node))
-        return None
-
     try:
-        return leaves, walk(tree, prefix)
+        return leaves, _walk(tree, prefix, leaves)
     except RecursionError:
         raise ValueError(
             "the containers of the arrays are nested too deeply, or one of them contains itself"
         ) from None
+
+
+def _walk(node: Any, path: str, leaves: list[tuple[str, Any]]) -> Spec:
+    """The spec of `node`, whose leaves are appended. (A closure would keep the arrays in a cycle.)"""
+    if isinstance(node, dict):
+        keys = tuple(node)
+        children = (_walk(node[key], f"{path}/{key}" if path else str(key), leaves) for key in keys)
+        return keys, tuple(children)
+    if isinstance(node, (list, tuple)):
+        paths = (f"{path}/{i}" if path else str(i) for i in range(len(node)))
+        return None, tuple(
+            _walk(child, name, leaves) for child, name in zip(node, paths, strict=True)
+        )
+    leaves.append((path or SOLE_NAME, node))
+    return None
 
 
 def rebuild(tree: Any, replace: Callable[[Any], Any]) -> Any:

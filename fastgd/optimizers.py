@@ -119,13 +119,10 @@ class SGD(Optimizer):
         return (values["momentum"] != 0,)
 
     def coefficients(self, values: Values, t: int) -> tuple[float, ...]:
-        lr, momentum = values["lr"], values["momentum"]
-        if momentum == 0:
-            return (values["weight_decay"], lr, 0.0, 1.0, 0.0)
-        inflow = 1.0 if t == 1 else 1.0 - values["dampening"]
+        lr, nesterov = values["lr"], float(values["nesterov"])
         outside, inside = (1.0, lr) if values["lr_in_momentum"] else (lr, 1.0)
-        lookahead = inside if values["nesterov"] else 0.0
-        return (values["weight_decay"], outside, momentum, inflow * inside, lookahead)
+        inflow = inside if t == 1 else inside * (1.0 - values["dampening"])
+        return (values["weight_decay"], lr, values["momentum"], inflow, outside, inside, nesterov)
 
 
 class Adam(Optimizer):
@@ -215,7 +212,12 @@ class Adam(Optimizer):
         return (True, True, values["amsgrad"])
 
     def coefficients(self, values: Values, t: int) -> tuple[float, ...]:
-        lr, eps, l2, (beta1, beta2) = values["lr"], values["eps"], values["weight_decay"], values["betas"]
+        lr, eps, l2, (beta1, beta2) = (
+            values["lr"],
+            values["eps"],
+            values["weight_decay"],
+            values["betas"],
+        )
         root, keep = sqrt(1.0 - beta2**t), 1.0
         if values["eps_hat"]:
             eps /= root
@@ -477,11 +479,10 @@ class RMSprop(Optimizer):
         return (True, values["momentum"] != 0, values["centered"])
 
     def coefficients(self, values: Values, t: int) -> tuple[float, ...]:
-        lr, alpha, momentum = values["lr"], values["alpha"], values["momentum"]
-        # Without momentum there is no buffer for the learning rate to be in.
-        outside, inside = (1.0, lr) if values["lr_in_momentum"] and momentum != 0 else (lr, 1.0)
-        decays = (outside, momentum, inside, alpha, 1.0 - alpha)
-        return (values["weight_decay"], *decays, *_epsilons(values))
+        lr, alpha = values["lr"], values["alpha"]
+        outside, inside = (1.0, lr) if values["lr_in_momentum"] else (lr, 1.0)
+        buffer = (values["momentum"], inside, outside)
+        return (values["weight_decay"], lr, *buffer, alpha, 1.0 - alpha, *_epsilons(values))
 
 
 def _epsilons(values: Values) -> tuple[float, float]:

@@ -182,11 +182,19 @@ def group_rows() -> Iterator[Row]:
         ("no-params", TypeError, "'1/lr' must be", lambda w: [{"params": x()}, {"lr": 0.1}]),
         ("params-none", TypeError, "'1' must be", lambda w: [{"params": x()}, {"params": None}]),
         ("unknown", ValueError, "hyperparameter 'beta'", lambda w: [{"params": x(), "beta": 1}]),
-        ("option", ValueError, "hyperparameter 'clip_norm'",
-         lambda w: [{"params": x(), "clip_norm": 1.0}]),
+        (
+            "option",
+            ValueError,
+            "hyperparameter 'clip_norm'",
+            lambda w: [{"params": x(), "clip_norm": 1.0}],
+        ),
         ("key-not-text", ValueError, "hyperparameter 3", lambda w: [{"params": x(), 3: 1}]),
-        ("shared", ValueError, "'0' and '1/a' overlap",
-         lambda w: [{"params": w.data}, {"params": {"a": w.data}}]),
+        (
+            "shared",
+            ValueError,
+            "'0' and '1/a' overlap",
+            lambda w: [{"params": w.data}, {"params": {"a": w.data}}],
+        ),
         ("lr", ValueError, "lr must be", lambda w: [{"params": x()}, {"params": y(), "lr": -1}]),
     ]:
         yield Row(f"groups-{name}", make, construct, exception, match)

@@ -58,7 +58,7 @@ LEAVES: list[tuple[str, Make, type[Exception], str]] = [
      ValueError, "'W' overlaps .*parameter 'b'"),
     ("read-only-view", lambda w: frozen(w.params["W"].view()), ValueError, "'W' overlaps .*'W'"),
     ("half", lambda w: w.params["W"].view("f2")[:, ::2], ValueError, "'W' overlaps .*'W'"),
-    ("the-state", lambda w: w.adam.state["W"]["exp_avg"], ValueError, "'W' overlaps .*exp_avg"),
+    ("the-state", lambda w: w.adam.state["W"]["exp_avg"], ValueError, "'W' overlaps .*(exp_avg|state)"),
 ]  # fmt: skip
 
 
@@ -184,6 +184,10 @@ def resized(*shape: int) -> Make:
     return make
 
 
+def saved(world: World) -> dict[str, Any]:
+    return World(world.folder).adam.state_dict()
+
+
 def unfreeze(world: World, given: Any) -> None:
     world.params["b"].flags.writeable = True
 
@@ -217,14 +221,22 @@ def behind_rows() -> Iterator[Row]:
         yield Row(
             f"behind-resized-{name}", resized(*shape), step, ValueError, "'b' was resized", put_back
         )
+    uses: dict[str, Callable[[World, Any], None]] = {
+        "add_param_group": lambda w, g: w.adam.add_param_group({"params": ones(3)}),
+        "assign": lambda w, g: w.adam.param_groups[0].update(amsgrad=False),
+        "load_state_dict": lambda w, g: w.adam.load_state_dict(saved(w)),
+        "rebind": lambda w, g: w.adam.rebind(w.params),
+    }
+    for name, use in uses.items():  # none of them may bless the new size, for which is no state
+        for size in (1, 300):
+            match = "parameter 'b' (was resized|has shape)"
+            yield Row(f"behind-{name}-{size}", resized(size), use, ValueError, match, put_back)
     yield Row(
         "behind-same-size", resized(3, 1), step, ValueError, "gradient 'b' has shape", put_back
     )
     yield Row("behind-read-only", freeze, step, ValueError, "'b' has become read-only", unfreeze)
     for dtype in ("i8", ">f8", "c8", "M8[s]"):
-        yield Row(
-            f"behind-dtype-{dtype}", relabelled(dtype), step, ValueError, "'b'", label_again
-        )
+        yield Row(f"behind-dtype-{dtype}", relabelled(dtype), step, ValueError, "'b'", label_again)
 
 
 # --- clipping ----------------------------------------------------------------------------------------

@@ -134,10 +134,13 @@ LOOSE = ("none", "without-state", "other-kind", "step_count--1", "state-list", "
 
 def state_rows() -> Iterator[Row]:
     for name, change, exception, match in STATES:
+
         def given(world: World, change: Change = change) -> Any:
             return change(saved(world))
 
-        yield Row(f"state-{name}", given, lambda w, sd: w.adam.load_state_dict(sd), exception, match)
+        yield Row(
+            f"state-{name}", given, lambda w, sd: w.adam.load_state_dict(sd), exception, match
+        )
         if name in LOOSE:
             yield Row(f"state-loose-{name}", given,
                       lambda w, sd: w.adam.load_state_dict(sd, strict=False), exception, match)  # fmt: skip
@@ -225,6 +228,7 @@ def sampling_rows() -> Iterator[Row]:
          "n_samples is 3"),
         ("of-adam", lambda sd: {"state": {}, "param_groups": []}, ValueError, "lacks"),
     ]:  # fmt: skip
+
         def given(world: World, change: Change = change) -> Any:
             return change({**world.batches.state_dict(), "position": 0})
 

@@ -5,6 +5,7 @@ Each function returns value_and_grad(params, *batch) -> (loss, gradients), in JA
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -89,7 +90,10 @@ ACTIVATIONS: dict[str, tuple[Callable[[Array], Array], Callable[[Array], Array]]
     "sigmoid": (_sigmoid, lambda h: h * (1 - h)),
     "relu": (lambda z: np.maximum(z, 0), lambda h: (h > 0).astype(h.dtype)),
     "softsign": (lambda z: z / (1 + np.abs(z)), lambda h: (1 - np.abs(h)) ** 2),
-    "elu": (lambda z: np.where(z > 0, z, np.expm1(np.minimum(z, 0))), lambda h: np.minimum(h, 0) + 1),
+    "elu": (
+        lambda z: np.where(z > 0, z, np.expm1(np.minimum(z, 0))),
+        lambda h: np.minimum(h, 0) + 1,
+    ),
 }
 
 
@@ -142,10 +146,12 @@ def mlp_params(
     """Normal weights with std gain / √fan_in, or `std`; hidden biases `bias`."""
     return [
         {
-            "W": (rng.standard_normal((a, b)) * (gain / np.sqrt(a) if std is None else std)).astype(dtype),
+            "W": (rng.standard_normal((a, b)) * (gain / np.sqrt(a) if std is None else std)).astype(
+                dtype
+            ),
             "b": np.full(b, bias if i < len(sizes) - 2 else 0.0, dtype),
         }
-        for i, (a, b) in enumerate(zip(sizes, sizes[1:], strict=False))
+        for i, (a, b) in enumerate(itertools.pairwise(sizes))
     ]
 
 
@@ -220,7 +226,6 @@ def sequences(rng: np.random.Generator, n: int, time: int) -> tuple[Array, Array
 
 def sharpness(value_and_grad: ValueAndGrad, params: Any, *batch: Any, rounds: int = 25) -> float:
     """Largest eigenvalue of the Hessian, by power iteration over differences of gradients."""
-
 
     flat = [a for _, a in _tree.flatten(params)[0]]
     start = [a.copy() for a in flat]

@@ -14,7 +14,6 @@ import diagnosis_problems as dp
 import numpy as np
 
 import fastgd
-from fastgd import _tree, schedules
 from fastgd.training import minimize
 
 
@@ -81,19 +80,23 @@ def labelled_rightly(verdict: str, setup: Setup, outcome: Outcome) -> bool:
     """
     path = outcome.checkpoints
     if not np.isfinite(path).all():
-        return verdict in ("learning_rate_too_high", "exploding_gradients", "nonfinite_data_or_loss")
+        return verdict in (
+            "learning_rate_too_high",
+            "exploding_gradients",
+            "nonfinite_data_or_loss",
+        )
     start, middle, end = path[0], path[10:16].mean(), path[16:].mean()
-    if verdict == "healthy":
-        if setup.validation:
-            v = outcome.result.history.validation_loss
-            return bool(end < start and v[-1] - v.min() < 0.02 * (v[0] - v.min()))
-        return bool(end < start)
+    if verdict == "healthy" and setup.validation:
+        v = outcome.result.history.validation_loss
+        if v[-1] - v.min() > 0.02 * (v[0] - v.min()):
+            return False
     if setup.reference is None:
-        return True
+        return bool(end < start) if verdict == "healthy" else True
     best = train(setup.reference).checkpoints[-1]
     gained, possible, late = start - end, start - best, middle - end
     return bool(
         {
+            "healthy": gained > 0.5 * possible,
             "learning_rate_too_high": gained < 0.5 * possible,
             "vanishing_gradients": gained < 0.5 * possible,
             "learning_rate_too_low": gained < 0.1 * possible,
@@ -102,37 +105,6 @@ def labelled_rightly(verdict: str, setup: Setup, outcome: Outcome) -> bool:
             and end - best > 0.02 * possible
             and end - best > 0.15 * abs(end),
         }[verdict]
-    )
-
-
-def _batches(setup: Setup) -> Any:
-    if setup.batch_size is None:
-        while True:
-            yield setup.data
-    batches = MiniBatches(*setup.data, batch_size=setup.batch_size, seed=setup.seed)
-    while True:
-        yield from batches
-
-
-def _history(
-    rows: Any, layers: Any, checks: Any, validation: Any, setup: Setup, opt: Any
-) -> SimpleNamespace:
-    names = ("step", "loss", "lr", "grad_norm", "update_norm", "param_norm", "grad_dot_update")
-    columns = dict(zip(names, np.array(rows, np.float64).T, strict=True))
-    columns["step"] = columns["step"].astype(np.int64)
-    probe = np.array(checks, np.float64).reshape(-1, 6).T
-    probe_names = ("step", "loss_before", "loss_after", "grad_dot_update", "update_norm", "lr")
-    valid = np.array(validation, np.float64).reshape(-1, 2)
-    return SimpleNamespace(
-        **columns,
-        **{f"layer_{key}_norm": np.array(values) for key, values in layers.items()},
-        **{f"probe_{name}": row for name, row in zip(probe_names, probe, strict=True)},
-        validation_step=valid[:, 0].astype(np.int64),
-        validation_loss=valid[:, 1],
-        names=tuple(opt.params),
-        batch_size=setup.batch_size,
-        samples=len(setup.data[1]) if setup.data else None,
-        optimizer=type(opt).__name__,
     )
 
 

@@ -78,11 +78,12 @@ def _number(p: Array, coefficient: float) -> Any:
     return p.dtype.type(coefficient)
 
 
-def lerp(start: Array, end: Array, weight: float, p: Array, fma: MultiplyAdd) -> Array:
-    """(1 - weight) * start + weight * end from the nearer end, as torch.lerp."""
+def lerp(start: Array, end: Array, keep: float, p: Array, fma: MultiplyAdd) -> Array:
+    """keep * start + (1 - keep) * end from the nearer end, as torch.lerp."""
+    weight = 1.0 - keep
     if _number(p, weight) < 0.5:
         return fma(_number(p, weight), end - start, start)
-    return fma(_number(p, 1.0 - weight), start - end, end)
+    return fma(_number(p, keep), start - end, end)
 
 
 def l2(p: Array, g: Array, h: Hyper, fma: MultiplyAdd) -> Array:
@@ -123,7 +124,7 @@ def _adam(
     beta1, beta2 = h["betas"]
     root = math.sqrt(1.0 - beta2**t)
     eps = h["eps"] / root if h["eps_hat"] else h["eps"]
-    m = lerp(state["exp_avg"], g, 1.0 - beta1, p, fma)
+    m = lerp(state["exp_avg"], g, beta1, p, fma)
     v = fma(_number(p, beta2), state["exp_avg_sq"], _number(p, 1.0 - beta2) * g * g)
     new = {"exp_avg": m, "exp_avg_sq": v}
     if h["amsgrad"]:
@@ -155,7 +156,7 @@ def rmsprop(
     v = fma(_number(p, alpha), state["square_avg"], _number(p, 1.0 - alpha) * g * g)
     new = {"square_avg": v}
     if h["centered"]:
-        a = lerp(state["grad_avg"], g, 1.0 - alpha, p, fma)
+        a = lerp(state["grad_avg"], g, alpha, p, fma)
         new["grad_avg"] = a
         v = np.maximum(fma(-a, a, v), _number(p, 0.0))
     direction = g / _rooted(p, v, h)

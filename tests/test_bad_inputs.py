@@ -13,8 +13,11 @@ import bad_arrays
 import bad_gradients
 import bad_states
 import bad_values
+import numpy as np
 import pytest
 from bad_inputs import Row, World, snapshot, threads
+
+import fastgd
 
 ROWS = [*bad_arrays.ROWS, *bad_gradients.ROWS, *bad_values.ROWS, *bad_states.ROWS]
 
@@ -68,27 +71,55 @@ def test_refused_again_and_again(row: Row, folder: Path) -> None:
     assert sys.getrefcount(given) == count
 
 
+@pytest.mark.parametrize("size", [1, 300])
+def test_the_state_can_be_saved_when_a_parameter_was_resized(size: int, folder: Path) -> None:
+    world, undisturbed = World(folder), World(folder)
+    world.params["b"].resize(size, refcheck=False)
+    assert snapshot(world.adam.state_dict()) == snapshot(undisturbed.adam.state_dict())
+
+
+@pytest.mark.parametrize(
+    "name", ["size", "shape", "ndim", "dtype", "nbytes", "itemsize", "strides"]
+)
+def test_a_subclass_with_attributes_of_its_own(name: str) -> None:
+    """What it says of itself cannot lead a step beyond its memory."""
+    values = {"shape": (10**9,), "dtype": np.dtype("f8"), "strides": (0,), "nbytes": 8}
+    odd = type("Odd", (np.ndarray,), {name: property(lambda self: values.get(name, 10**9))})
+    p, around = np.ones(70_000, np.float32).view(odd), np.ones(70_000)
+    try:
+        opt = fastgd.Adam({"odd": p, "around": around}, lr=0.5)
+        opt.step({"odd": np.ones(70_000), "around": np.ones(70_000)})
+    except ValueError as error:
+        assert "'odd'" in str(error)  # noqa: PT017
+        assert (np.asarray(p) == 1).all()
+    else:
+        assert (np.asarray(p) == 0.5).all()
+
+
 # --- behind the optimizer's back, in the middle of a step -------------------------------------------
 
 INTERFERENCE = """
 import numpy as np, fastgd
 
+BY, WHAT = CHOICE
 size = 3_000_000  # more than what malloc keeps: reading what was freed ends the process
 params = {"b": np.ones(size), "z": np.ones(5)}
+grads = {"b": np.ones(size), "z": np.ones(5)}
 done = []
 
 def interfere(*args, **kwargs):
     if not done:
-        done.append(params["b"].resize(10, refcheck=False))
+        target = params["b"] if WHAT == "parameter" else grads["b"]
+        done.append(target.resize(10, refcheck=False))
     return kwargs.get("array", 0.5)
 
 class Late:
     def __array__(self, dtype=None, copy=None):
         return interfere(array=np.ones(5))
 
-by_schedule = CHOICE == "schedule"
-opt = fastgd.SGD(params, lr=interfere if by_schedule else 0.5)
-grads = {"b": np.ones(size), "z": np.ones(5) if by_schedule else Late()}
+opt = fastgd.SGD(params, lr=interfere if BY == "schedule" else 0.5)
+if BY == "gradient":
+    grads["z"] = Late()
 try:
     opt.step(grads)
 except ValueError as error:
@@ -99,9 +130,10 @@ assert opt.step_count == 0 and (params["z"] == 1).all() and (params["b"] == 1).a
 """
 
 
+@pytest.mark.parametrize("what", ["parameter", "gradient"])
 @pytest.mark.parametrize("by", ["schedule", "gradient"])
-def test_a_parameter_that_goes_while_the_step_is_validated(by: str) -> None:
-    code = INTERFERENCE.replace("CHOICE", repr(by))
+def test_an_array_that_is_resized_while_the_step_is_validated(by: str, what: str) -> None:
+    code = INTERFERENCE.replace("CHOICE", repr((by, what)))
     command = [sys.executable, "-W", "error", "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr or f"ended by signal {-done.returncode}"
@@ -125,7 +157,8 @@ def in_environment(code: str, **variables: str) -> subprocess.CompletedProcess[s
 
 
 @pytest.mark.parametrize(
-    "isa", ["x86-64-v1", "x86-64-v9", "avx512", "x86-64-v3 ", " ", "X86-64-V3", "x86_64_v3", "../_x"]
+    "isa",
+    ["x86-64-v1", "x86-64-v9", "avx512", "x86-64-v3 ", " ", "X86-64-V3", "x86_64_v3", "../_x"],
 )
 def test_an_unknown_engine_build_is_refused(isa: str) -> None:
     done = in_environment("import fastgd", FASTGD_ISA=isa)
@@ -150,6 +183,8 @@ def test_a_strange_number_of_threads_in_the_environment(value: str) -> None:
 
 def test_a_huge_number_of_threads_in_the_environment() -> None:
     """No process can start as many: the default has the limit that set_num_threads has."""
-    done = in_environment("import fastgd; print(fastgd.get_num_threads())", OMP_NUM_THREADS="9999999")
+    done = in_environment(
+        "import fastgd; print(fastgd.get_num_threads())", OMP_NUM_THREADS="9999999"
+    )
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) <= 4096

@@ -62,9 +62,9 @@ def test_the_thread_keeps_its_distance(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[int] = []
     take = _rows.DenseRows.take
 
-    def counted(self: _rows.DenseRows, index: np.ndarray, out: Any) -> np.ndarray:
+    def counted(self: _rows.DenseRows, *arguments: Any) -> np.ndarray:
         made.append(index.size)
-        return take(self, index, out)
+        return take(self, *arguments)
 
     monkeypatch.setattr(_rows.DenseRows, "take", counted)
     for number, _ in enumerate(fastgd.MiniBatches(X, batch_size=2, prefetch=3), start=1):
@@ -74,11 +74,11 @@ def test_the_thread_keeps_its_distance(monkeypatch: pytest.MonkeyPatch) -> None:
 def failing_take(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
     real, calls = _rows.DenseRows.take, [0]
 
-    def take(self: _rows.DenseRows, index: np.ndarray, out: Any) -> np.ndarray:
+    def take(self: _rows.DenseRows, *arguments: Any) -> np.ndarray:
         calls[0] += 1
         if calls[0] == at:
             raise OSError("the disk is gone")
-        return real(self, index, out)
+        return real(self, *arguments)
 
     monkeypatch.setattr(_rows.DenseRows, "take", take)
 

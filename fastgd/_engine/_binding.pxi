@@ -22,7 +22,9 @@ cdef class Binding:
     cdef size_t[::1] sorted_highs
     cdef Layout** layouts     # of the gradients that needed one so far
     cdef size_t* seen         # addresses of gradients known not to overlap a parameter
+    cdef size_t* data         # addresses of the gradients of the current step
     cdef Py_ssize_t count, present, elements, group_count
+    cdef bint foreign_code    # ran since the addresses were taken: a conversion or a schedule
     cdef Work work
 
     def __cinit__(self, list params, list names, list groups, tuple specs, *args):
@@ -38,7 +40,8 @@ cdef class Binding:
         self.spans = self.span_array
         self.layouts = <Layout**> PyMem_Calloc(self.count + 1, sizeof(void*))
         self.seen = <size_t*> PyMem_Calloc(self.count + 1, sizeof(size_t))
-        if self.layouts == NULL or self.seen == NULL:
+        self.data = <size_t*> PyMem_Calloc(self.count + 1, sizeof(size_t))
+        if self.layouts == NULL or self.seen == NULL or self.data == NULL:
             raise MemoryError
         for i in range(self.count):
             array = params[i]
@@ -50,7 +53,6 @@ cdef class Binding:
             position += (array.size + ALIGN - 1) // ALIGN * ALIGN
         self.elements = position
         self.cut_into_chunks()
-        self.sort_addresses()
 
     def __dealloc__(self):
         cdef Py_ssize_t i
@@ -59,6 +61,7 @@ cdef class Binding:
                 PyMem_Free(self.layouts[i])
         PyMem_Free(self.layouts)
         PyMem_Free(self.seen)
+        PyMem_Free(self.data)
 
     cdef int cut_into_chunks(self) except -1:
         """The first span and the number of the first piece of every chunk."""
@@ -83,9 +86,10 @@ cdef class Binding:
         return 0
 
     cdef int sort_addresses(self) except -1:
-        """The memory of the parameters in order of address, for finding what a gradient overlaps."""
-        lows = self.span_array["param"]
-        nbytes = self.span_array["length"] * np.where(self.span_array["double_"] == 1, 8, 4)
+        """The memory of parameters and state in order of address, for finding what a gradient overlaps."""
+        lows = np.concatenate([self.span_array["param"], self.span_array["slots"].T.ravel()])
+        nbytes = np.tile(self.span_array["length"] * np.where(self.span_array["double_"] == 1, 8, 4), 4)
+        nbytes[lows == 0] = 0
         occupied = np.flatnonzero(nbytes > 0)
         order = occupied[np.argsort(lows[occupied], kind="stable")]
         self.sorted_params = order.astype(np.intp)
@@ -100,6 +104,7 @@ cdef class Binding:
         """
         cdef Py_ssize_t leaf = 0, group
         self.present = self.count
+        self.foreign_code = False
         self.check_parameters()
         if self.group_count == 1:
             self.collect(self.specs[0], grads, 0)
@@ -110,6 +115,20 @@ cdef class Binding:
                 f"group, got {describe(grads)}")
         for group in range(self.group_count):
             leaf = self.collect(self.specs[group], grads[group], leaf)
+        return 0
+
+    cdef int check_unmoved(self) except -1:
+        """Refuse an array that a schedule or a conversion has resized since its address was taken."""
+        cdef Py_ssize_t i
+        cdef cnp.ndarray array, param
+        self.check_parameters()
+        for i in range(self.count):
+            if self.held[i] is None:
+                continue
+            array, param = <cnp.ndarray> self.held[i], <cnp.ndarray> self.params[i]
+            if <size_t> cnp.PyArray_DATA(array) != self.data[i] or not same_shape(array, param):
+                raise ValueError(
+                    f"gradient {self.names[i]!r} was resized while the step was validated")
         return 0
 
     cdef int release(self) except -1:
@@ -133,7 +152,8 @@ cdef class Binding:
             for axis in range(cnp.PyArray_NDIM(array)):
                 size *= cnp.PyArray_DIMS(array)[axis]
             if (<size_t> cnp.PyArray_DATA(array) != self.spans[i].param or size != self.spans[i].length
-                    or (cnp.PyArray_TYPE(array) == cnp.NPY_DOUBLE) != self.spans[i].double_):
+                    or (cnp.PyArray_TYPE(array) == cnp.NPY_DOUBLE) != self.spans[i].double_
+                    or not cnp.PyArray_ISNOTSWAPPED(array)):
                 raise ValueError(
                     f"parameter {self.names[i]!r} was resized, moved or given another dtype since the "
                     "optimizer was made; call rebind() with arrays like the original ones")
@@ -192,7 +212,8 @@ cdef class Binding:
             raise ValueError(
                 f"gradient {self.names[i]!r} has shape {(<object> array).shape}, its parameter has "
                 f"{(<object> param).shape}")
-        self.held[i] = grad
+        self.held[i] = array
+        self.data[i] = <size_t> cnp.PyArray_DATA(array)
         if (cnp.PyArray_TYPE(array) == cnp.PyArray_TYPE(param)
                 and cnp.PyArray_CHKFLAGS(array, cnp.NPY_ARRAY_ALIGNED)
                 and cnp.PyArray_ISNOTSWAPPED(array)
@@ -213,7 +234,12 @@ cdef class Binding:
                 f"gradient {self.names[i]!r} is a masked array, whose mask would be lost; "
                 "pass .filled(0) or .data")
         if isinstance(grad, (np.ndarray, float)) or hasattr(grad, "__array__"):
-            return np.asarray(grad)
+            self.foreign_code = True
+            try:
+                return np.asarray(grad)
+            except Exception as error:  # such as of a torch tensor that requires a gradient itself
+                raise TypeError(
+                    f"gradient {self.names[i]!r} cannot be read as an array: {error}") from error
         raise TypeError(f"gradient {self.names[i]!r} must be an array or None, got {describe(grad)}")
 
     cdef int bind_layout(self, Py_ssize_t i, cnp.ndarray array) except -1:
@@ -265,9 +291,11 @@ cdef class Binding:
             else:
                 right = middle
         if low < high and left > 0 and self.sorted_highs[left - 1] > low:
+            which = self.sorted_params[left - 1]
+            kind = "parameter" if which < self.count else "the state of parameter"
             raise ValueError(
-                f"gradient {self.names[i]!r} overlaps the memory of parameter "
-                f"{self.names[self.sorted_params[left - 1]]!r}; pass a copy of the gradient")
+                f"gradient {self.names[i]!r} overlaps the memory of {kind} "
+                f"{self.names[which % self.count]!r}; pass a copy of the gradient")
         return 0
 
 

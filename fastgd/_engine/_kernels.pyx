@@ -77,10 +77,10 @@ cdef struct Rule:
     int coefficients  # its own, after the head that all rules have
 
 cdef Rule[8] RULES
-RULES[0] = Rule(sgd[float], sgd[double], 4)
+RULES[0] = Rule(sgd[float], sgd[double], 6)
 RULES[1] = Rule(adam[float], adam[double], 8)
 RULES[2] = Rule(adagrad[float], adagrad[double], 3)
-RULES[3] = Rule(rmsprop[float], rmsprop[double], 7)
+RULES[3] = Rule(rmsprop[float], rmsprop[double], 8)
 rule_names = ("sgd", "adam", "adagrad", "rmsprop")
 
 # --- What the threads read --------------------------------------------------------------------------

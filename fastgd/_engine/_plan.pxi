@@ -45,6 +45,7 @@ cdef class Plan(Binding):
             for j, slot in enumerate(slots[i]):
                 if slot is not None:
                     self.spans[i].slots[j] = <size_t> cnp.PyArray_DATA(slot)
+        self.sort_addresses()
         self.coefficients = np.zeros((self.group_count, WIDTH))
         self.rows_are_groups = True
         self.note_uniformity()
@@ -78,6 +79,8 @@ cdef class Plan(Binding):
                 self.rows_from_groups(groups, coefficients)
             else:
                 self.rows_from_counts(groups, coefficients)
+            if self.foreign_code:
+                self.check_unmoved()
             return self.run(grad_scale, clip_norm, clip_value, finite_only, track)
         finally:
             self.release()
@@ -87,6 +90,8 @@ cdef class Plan(Binding):
         """The global norm of `grads`, without a step; the gate is not used."""
         try:
             self.bind(grads)
+            if self.foreign_code:
+                self.check_unmoved()
             self.sweep(REDUCE, team_size(self.elements, SERIAL_BELOW))
             return self.finish_norm(1.0)[0]
         finally:
@@ -141,8 +146,12 @@ cdef class Plan(Binding):
 
     cdef int fill_row(self, Py_ssize_t row, object group, object coefficients, Py_ssize_t t) except -1:
         cdef Py_ssize_t i
-        cdef dict hyperparameters = group.values_at(self.step_count) if group.scheduled else group.constants
-        cdef tuple values = coefficients(hyperparameters, t)
+        cdef dict hyperparameters = group.constants
+        cdef tuple values
+        if group.scheduled:
+            self.foreign_code = True
+            hyperparameters = group.values_at(self.step_count)
+        values = coefficients(hyperparameters, t)
         if len(values) != 1 + RULES[self.work.rule].coefficients:
             raise ValueError(
                 f"rule {rule_names[self.work.rule]!r} takes the weight decay and "
@@ -175,9 +184,9 @@ cdef class Plan(Binding):
         if reduce:
             self.sweep(REDUCE, team)
             norm, culprit = self.finish_norm(fabs(grad_scale))
-            self.grad_norm = norm
             if finite_only and culprit >= 0:
                 return culprit
+            self.grad_norm = norm
             # A NaN norm gives NaN, which propagates; a norm of 0 gives inf, hence 1.
             if clip_norm != INFINITY and not clip_norm / norm > 1:
                 factor *= clip_norm / norm

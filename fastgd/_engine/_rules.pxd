@@ -71,8 +71,8 @@ cdef inline void sgd_loop(const double* k, floating* p, const floating* grad, fl
                           Py_ssize_t n, bint momentum, bint nesterov) noexcept nogil:
     cdef floating scale = <floating> k[SCALE], clip_value = <floating> k[CLIP_VALUE]
     cdef floating weight_decay = <floating> k[WEIGHT_DECAY]
-    cdef floating lr = <floating> k[RULE], decay = <floating> k[RULE + 1]
-    cdef floating inflow = <floating> k[RULE + 2], lookahead = <floating> k[RULE + 3]
+    cdef floating lr = <floating> (k[RULE + 3] if momentum else k[RULE]), decay = <floating> k[RULE + 1]
+    cdef floating inflow = <floating> k[RULE + 2], lookahead = <floating> k[RULE + 4]
     cdef floating g
     cdef Py_ssize_t i
     for i in range(n):
@@ -85,10 +85,12 @@ cdef inline void sgd_loop(const double* k, floating* p, const floating* grad, fl
 
 cdef inline void sgd(const double* k, floating* p, const floating* grad, floating* buf,
                      floating* b, floating* c, Py_ssize_t n) noexcept nogil:
-    """k: lr, momentum, inflow (1 - dampening), lookahead (0: no Nesterov). Slots: momentum_buffer."""
+    """k: lr without a buffer; momentum, factor of the gradient in the buffer, lr of the buffer;
+    factor of the gradient in Nesterov's direction, whether to take that. Slots: momentum_buffer.
+    """
     if buf == NULL:
         sgd_loop(k, p, grad, buf, n, False, False)
-    elif k[RULE + 3] == 0:
+    elif k[RULE + 5] == 0:
         sgd_loop(k, p, grad, buf, n, True, False)
     else:
         sgd_loop(k, p, grad, buf, n, True, True)
@@ -153,9 +155,10 @@ cdef inline void rmsprop_loop(const double* k, floating* p, const floating* grad
                               Py_ssize_t n, bint momentum, bint centered) noexcept nogil:
     cdef floating scale = <floating> k[SCALE], clip_value = <floating> k[CLIP_VALUE]
     cdef floating weight_decay = <floating> k[WEIGHT_DECAY]
-    cdef floating lr = <floating> k[RULE], decay = <floating> k[RULE + 1], inflow = <floating> k[RULE + 2]
-    cdef floating alpha = <floating> k[RULE + 3], one_minus_alpha = <floating> k[RULE + 4]
-    cdef floating inside = <floating> k[RULE + 5], outside = <floating> k[RULE + 6]
+    cdef floating lr = <floating> (k[RULE + 3] if momentum else k[RULE]), decay = <floating> k[RULE + 1]
+    cdef floating inflow = <floating> k[RULE + 2]
+    cdef floating alpha = <floating> k[RULE + 4], one_minus_alpha = <floating> k[RULE + 5]
+    cdef floating inside = <floating> k[RULE + 6], outside = <floating> k[RULE + 7]
     cdef floating g, second, zero = 0
     cdef Py_ssize_t i
     for i in range(n):
@@ -175,7 +178,8 @@ cdef inline void rmsprop_loop(const double* k, floating* p, const floating* grad
 
 cdef inline void rmsprop(const double* k, floating* p, const floating* grad, floating* square_avg,
                          floating* buf, floating* grad_avg, Py_ssize_t n) noexcept nogil:
-    """k: lr, momentum, inflow, alpha, 1 - alpha, epsilon inside the root, outside.
+    """k: lr without a buffer; momentum, factor of the direction in the buffer, lr of the buffer;
+    alpha, 1 - alpha, epsilon inside the root, outside.
     Slots: square_avg, momentum_buffer, grad_avg.
     """
     if buf == NULL and grad_avg == NULL:

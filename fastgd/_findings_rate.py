@@ -1,0 +1,204 @@
+"""Rules about the learning rate: too high, too low."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import numpy as np
+
+from fastgd._curvature import Curvature
+from fastgd._findings import RECORDS, Finding, graded, ramp
+from fastgd._findings_data import diverged
+from fastgd._run import TINY, Run
+
+# --- too high ---
+
+# The loss rose by this part of its first value, or a fifth of what had been gained is lost again: runs
+# at the edge of stability lose a few per cent at times (Cohen et al. 2021).
+RISEN, LOST = 0.1, 0.2
+# A level that differs from another by less than this many standard errors has not changed.
+ERRORS = 4.0
+# A blow-up: one step multiplies the loss by this; it is not made up for by a descent of half the loss.
+BLOWN_UP, RECOVERED = 5.0, 0.5
+# Losses of single batches so many times the first, or the noise, above it are none if there are several.
+OUTBURST, SEVERAL = 25.0, 3
+# The loss oscillates: this part of the steps raise it (in the mini-batch case: of the few steps looked
+# at), being longer than is stable …
+OFTEN, OFTEN_OF_BATCHES, UNSTABLE = 0.3, 0.4, 1.1
+SOME_PROBES = 3
+# The steps of Adam are stable far beyond what their reach says; by what factor depends on the problem.
+ADAM_LIMIT = 3.0
+# … it swings by this part of what was gained, and the last quarter gains less than this part.
+SWING, PROGRESS = 0.02, 0.1
+# change / (gradient · update) of a step in the direction of the gradient instead of against it.
+WRONG_SIGN = (-1.1, -0.9)
+
+# --- too low ---
+
+# The largest stable learning rate is so many times the run's.
+ROOM = (10.0, 20.0, 100.0)
+# All steps together are worth so many at that rate, by which not even a well-conditioned problem is solved.
+WORTH = (20.0, 2.0)
+# Steady: a step of the second half gains at least this part of what one of the first gains.
+STEADY = 0.5
+# A schedule has ended a run before its time where the rate came down to this part of the mean, and the
+# gradient is still as large as before.
+DECAYED = 0.1
+# Not tiny: a descent by the first part of the loss begins to count against it, by the second it is out.
+DESCENT = (0.25, 0.75)
+
+Found: TypeAlias = tuple[float, str, tuple[str, ...]]  # strength, what, evidence
+
+
+def learning_rate_too_high(run: Run, curvature: Curvature) -> Finding | None:
+    """Divergence, a blow-up without recovery, or oscillation without progress."""
+    if run.known == 0:
+        return None
+    found = _divergence(run) or _blow_up(run) or _outbursts(run) or _oscillation(run, curvature)
+    if found is None:
+        return None
+    strength, what, evidence = found
+    lr = float(np.max(run.lr[: run.known]))
+    if curvature.stable < lr:
+        evidence += (
+            f"the curvature along the path allows a learning rate of at most {curvature.stable:.2g}, "
+            f"this is {lr:.2g}",
+        )
+        first = f"lr={curvature.stable / 2:.1g}, half of the largest stable one"
+    else:
+        first = f"lr={lr / 10:.1g}, a tenth" if lr > 0 else "a lower learning rate"
+    advice = [
+        first,
+        "measure the range: find_lr",
+        "let it rise from 0 in the first steps (schedules.warmup), or clip_norm= against rare spikes",
+    ]
+    if _wrong_sign(curvature):
+        evidence += ("the loss changes by minus what its gradient predicts",)
+        advice.insert(0, "check the sign of the gradient: check_gradient")
+    summary = f"The learning rate is too high: {what}."
+    return Finding("learning_rate_too_high", strength, summary, evidence, tuple(advice))
+
+
+def _divergence(run: Run) -> Found | None:
+    if diverged(run):
+        grew = f"the loss grew from {run.initial:.3g} to {run.loss[: run.known].max():.3g}"
+        return 1.0, "the run diverged", (f"{grew} before it overflowed at step {run.end}",)
+    rise, lost = -run.descent, run.final - run.best
+    noise = ERRORS * (run.noise / np.sqrt(run.first_records) + run.uncertainty)
+    strength = 0.0
+    if rise > noise or (rise > BLOWN_UP * abs(run.initial) and run.first_records == 1):
+        strength = ramp(rise / max(abs(run.initial), TINY), 0, 2 * RISEN)
+    if run.best < run.initial and lost > noise:
+        strength = max(strength, ramp(lost / (run.initial - run.best), 0, 2 * LOST))
+    if lost <= 1e-3 * run.scale or strength == 0:
+        return None
+    path = f"{run.initial:.3g} at the start, {run.best:.3g} at best and {run.final:.3g} at the end"
+    return strength, "the loss rose", (f"the loss was {path}",)
+
+
+def _blow_up(run: Run) -> Found | None:
+    """The loss jumped once to many times its value, and the run has not recovered what that cost."""
+    top, before = float(np.max(run.loss[: run.known])), run.probes.before
+    times = run.probes.after / np.maximum(before, run.scale)
+    jump = float(np.max(times, initial=0.0))
+    share = jump if run.stochastic else max(jump, top / run.scale)
+    if share < BLOWN_UP or run.descent > RECOVERED * abs(run.initial):
+        return None
+    what = (
+        f"one step multiplied the loss by {jump:.2g}"
+        if jump >= BLOWN_UP
+        else f"the loss went up from {run.initial:.3g} to {top:.3g}"
+    )
+    strength = ramp(np.log10(share), 0, 2 * np.log10(BLOWN_UP))
+    return strength, "the loss jumped and did not recover", (what, f"it ends at {run.final:.3g}")
+
+
+def _outbursts(run: Run) -> Found | None:
+    """Small batches whose loss is far above the first again and again, while most are not."""
+    late = run.loss[run.part(0.5, 1)]
+    times = int(np.sum(late - run.initial > OUTBURST * max(run.scale, run.noise)))
+    if not run.stochastic or times < SEVERAL:
+        return None
+    worst = f"the worst to {late.max():.3g} from {run.initial:.3g} at the start"
+    return 1.0, "the loss of some batches explodes", (f"{times} did in the second half, {worst}",)
+
+
+def _oscillation(run: Run, curvature: Curvature) -> Found | None:
+    if run.known < RECORDS:
+        return None
+    late = run.part(0.5, 1)
+    # On mini-batches only one step in many is probed.
+    since = run.step[run.part(0.1, 1).start if run.stochastic else late.start]
+    probes = curvature.probes.step >= since
+    up = curvature.probes.change[probes] > 0
+    own = ADAM_LIMIT if run.optimizer.startswith("Adam") else 1.0
+    beyond = own * curvature.limits[probes] < UNSTABLE * curvature.probes.lr[probes]
+    often = OFTEN_OF_BATCHES if run.stochastic else OFTEN
+    if up.size < SOME_PROBES or not (up.mean() >= often and beyond.mean() >= often):
+        return None
+    gained = max(run.initial - run.best, TINY)
+    swing = float(np.median(np.abs(np.diff(run.loss[late]))))
+    if swing < SWING * gained or run.late_gain > PROGRESS * gained:
+        return None
+    evidence = (
+        f"{up.mean():.0%} of the steps looked at raised the loss of their own batch",
+        f"the loss swings by {swing:.2g}, and was lowered by {run.late_gain:.2g} from the third quarter "
+        "of the run to the last",
+    )
+    return 0.5 + 0.5 * ramp(float(up.mean()), often, 0.5), "the loss oscillates", evidence
+
+
+def _wrong_sign(curvature: Curvature) -> bool:
+    probes = curvature.probes
+    down = probes.slope < 0
+    if not down.any():
+        return False
+    ratio = np.median(probes.change[down] / probes.slope[down])
+    return bool(WRONG_SIGN[0] < ratio < WRONG_SIGN[1])
+
+
+def learning_rate_too_low(run: Run, curvature: Curvature) -> Finding | None:
+    """Steady but tiny progress, where the curvature allows far longer steps."""
+    if run.known < RECORDS:
+        return None
+    lr = float(run.mean(run.lr))
+    room = curvature.stable / lr if lr > 0 else np.nan
+    worth = run.steps / room
+    if not (room >= ROOM[0] and worth <= WORTH[0]):
+        return None
+    decayed = run.lr[run.known - 1] < DECAYED * lr
+    if not (_gradient_stays(run) if decayed else _steady(run)):
+        return None
+    pace = "while its learning rate decayed" if decayed else "and as fast at the end as before"
+    strength = graded(np.log10(room), *np.log10(ROOM))
+    strength *= ramp(-np.log10(worth), *-np.log10(WORTH))
+    strength *= 1 - ramp(run.descent / run.scale, *DESCENT)
+    return Finding(
+        "learning_rate_too_low",
+        strength,
+        "The learning rate is too low: steady but tiny progress.",
+        (
+            f"the loss went from {run.initial:.4g} to {run.final:.4g}, {pace}",
+            f"the curvature along the path allows a learning rate of about {curvature.stable:.2g}, "
+            f"{room:.2g} times the {lr:.2g} of this run",
+            f"its {run.steps:.0f} steps are worth {worth:.2g} at that rate",
+        ),
+        (
+            f"lr={min(curvature.stable / 2, 1000 * lr):.1g}",
+            "measure the range: find_lr",
+            "where a schedule has lowered it: later, or more slowly",
+        ),
+    )
+
+
+def _steady(run: Run) -> bool:
+    """Whether the second half gains about as much as the first."""
+    first = run.level(0, 0.25) - run.level(0.5, 0.75)
+    second = run.level(0.25, 0.5) - run.level(0.75, 1)
+    return second >= STEADY * first - ERRORS * run.uncertainty
+
+
+def _gradient_stays(run: Run) -> bool:
+    """Whether the gradient is not much smaller at the end: that would be another reason to stop."""
+    first, last = (np.median(run.grad_norm[run.part(*q)]) for q in ((0, 0.25), (0.75, 1)))
+    return bool(last >= STEADY * first)

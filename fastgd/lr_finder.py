@@ -1,0 +1,283 @@
+"""Which learning rate to begin with: `find_lr`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastgd._feed import Exhausted, Feed, batches_of
+from fastgd._minimize_inputs import OptimizerLike, make_optimizer, prepare_params
+from fastgd._objective import Arguments, Objective
+from fastgd._optimizer import Optimizer
+from fastgd._sampling_options import check_int
+from fastgd.gradient_check import positive, restored
+from fastgd.sampling import MiniBatches
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["LRSweep", "find_lr"]
+
+Floats: TypeAlias = NDArray[np.float64]
+
+FEWEST_STEPS = 10
+# The suggestion is at most this part of the rate with the lowest loss: in the sweep, rates are high for
+# a few steps only, too few to diverge while they are less than about ten times too high.
+BELOW_LOWEST = 0.1
+# The sweep ends when the loss has risen above its first value by this many times what it fell below, or
+# by that part of its first value if that is more, three times in a row.
+RISE, LEAST_RISE, IN_A_ROW = 1.0, 0.1, 3
+# Standard deviation of the Gaussian that smooths losses of mini-batches, in parts of the sweep, and how
+# many standard errors of what is left of their noise a fall of the loss must exceed.
+WIDTH, ERRORS = 0.025, 4.0
+# The loss must fall by this part of itself.
+FALL = 1e-6
+
+
+@dataclass(frozen=True, eq=False)
+class LRSweep:
+    """What `find_lr` found.
+
+    Attributes:
+        lrs: the learning rates tried, increasing.
+        losses: after the step with each, on the batch of the next.
+        smoothed: the losses without the differences between batches, and smoothed; the losses
+            themselves if there are no mini-batches.
+        suggestion: a learning rate to train with, None if the sweep shows none.
+        reason: how the suggestion was found, or why there is none; and how the sweep ended.
+    """
+
+    lrs: Floats
+    losses: Floats
+    smoothed: Floats
+    suggestion: float | None
+    reason: str
+
+    def plot(self, *, ax: Axes | None = None, label: str | None = None) -> Axes:
+        """Draw it, see `fastgd.plot.lr_sweep`."""
+        from fastgd.plot import lr_sweep
+
+        return lr_sweep(self, ax=ax, label=label)
+
+    def __repr__(self) -> str:
+        ends = f", {self.lrs[0]:.2g} to {self.lrs[-1]:.2g}" if self.lrs.size else ""
+        suggestion = None if self.suggestion is None else f"{self.suggestion:.2g}"
+        return f"LRSweep({self.lrs.size} rates{ends}; suggestion={suggestion}: {self.reason})"
+
+
+def find_lr(
+    value_and_grad: Callable[..., Any],
+    params: Any,
+    data: Any = None,
+    optimizer: OptimizerLike = "adam",
+    *,
+    lr_min: float = 1e-7,
+    lr_max: float = 10.0,
+    steps: int = 100,
+    batch_size: int | None = None,
+    seed: int = 0,
+    **hyperparameters: Any,
+) -> LRSweep:
+    """Sweep the learning rate from low to high, a step each, and suggest one.
+
+        lr_i = lr_min (lr_max / lr_min)^(i / (steps - 1)),    i = 0, …, steps - 1
+
+    Too low rates leave the loss as it is, good ones lower it, too high ones raise it again. The
+    suggestion is the rate at which the loss, smoothed and over log lr, falls most steeply, or a tenth of
+    the rate with the lowest loss if that is less. The sweep ends when the loss is not finite, or as
+    far above its first value as it was below.
+
+    On mini-batches, the loss of each batch is also taken at the first parameters: what the steps have
+    changed is far less noisy than the losses, which differ from batch to batch anyway.
+
+    Parameters, the optimizer's state and hyperparameters and the position of a MiniBatches are put
+    back bit for bit, also after an exception or an interruption.
+
+    Args:
+        value_and_grad, params, data, optimizer, batch_size, **hyperparameters: as in `minimize`. An
+            optimizer that exists already is swept from its present state. With several groups, the
+            rates of the others keep their ratio to the first one's. Batches taken from an iterator
+            are gone.
+        lr_min, lr_max: ends of the sweep, 0 < lr_min < lr_max.
+        steps: how many rates; at least 10.
+        seed: of the order of batches made from arrays.
+
+    Returns:
+        An `LRSweep`.
+
+    Raises:
+        TypeError, ValueError: an argument is not as described; names it.
+        FloatingPointError: the loss is not finite before the first step.
+
+    Example:
+        >>> import numpy as np, fastgd
+        >>> def loss(x):                                         # stable for lr < 2 / 10
+        ...     return x @ ([1.0, 10.0] * x) / 2, [1.0, 10.0] * x
+        >>> sweep = fastgd.find_lr(loss, np.ones(2), optimizer="sgd")
+        >>> 0.01 < sweep.suggestion < 0.1
+        True
+
+    References:
+        Smith 2017, Cyclical learning rates for training neural networks, section 3.3.
+    """
+    low, high = positive("lr_min", lr_min), positive("lr_max", lr_max)
+    if low >= high:
+        raise ValueError(f"lr_min={low} must be less than lr_max={high}")
+    rates = np.geomspace(low, high, check_int("steps", steps, FEWEST_STEPS))
+    if "lr" in hyperparameters:
+        raise TypeError("find_lr() sweeps lr: give lr_min and lr_max instead")
+    source = batches_of(data, batch_size, check_int("seed", seed, 0))
+    given, tree = prepare_params(params, copy=False)
+    objective = Objective(value_and_grad, tree)
+    made = make_optimizer(optimizer, given, False, hyperparameters)
+    with _restored(made, source):
+        sweep = _Sweep(objective, made, Feed(source, 1))
+        sweep.run(rates)
+    return _suggestion(sweep, rates[: len(sweep.losses)])
+
+
+@contextmanager
+def _restored(optimizer: Optimizer, source: Any) -> Iterator[None]:
+    """Put parameters, optimizer and the position in the data back in the end."""
+    state = optimizer.state_dict()
+    position = source.state_dict() if isinstance(source, MiniBatches) else None
+    with ExitStack() as stack:
+        if position is not None:
+            stack.callback(source.load_state_dict, position)
+        stack.callback(optimizer.load_state_dict, state)
+        stack.enter_context(restored(list(optimizer.params.values())))
+        yield
+
+
+class _Sweep:
+    """The losses of a sweep.
+
+    Attributes:
+        losses: after each step.
+        starts: the losses of the same batches at the first parameters.
+        end: how the sweep ended before its time, "" if it did not.
+    """
+
+    def __init__(self, objective: Objective, optimizer: Optimizer, feed: Feed) -> None:
+        self.losses: list[float] = []
+        self.starts: list[float] = []
+        self.end = ""
+        self.exact = feed.exact
+        self.first = math.nan
+        self._objective, self._optimizer, self._feed = objective, optimizer, feed
+        self._params = list(optimizer.params.values())
+        self._start = [array.copy(order="K") for array in self._params]
+
+    @property
+    def changes(self) -> Floats:
+        return np.asarray(np.subtract(self.losses, self.starts))
+
+    def run(self, rates: Floats) -> None:
+        ratios = _ratios(self._optimizer)
+        with closing(self._batches()) as batches:
+            self.first, grads = self._objective(next(batches))
+            if not math.isfinite(self.first):
+                raise FloatingPointError(f"the loss is {self.first} before the first step")
+            for rate in rates:
+                for group, ratio in zip(self._optimizer.param_groups, ratios, strict=True):
+                    group["lr"] = float(rate * ratio)
+                try:
+                    self._optimizer.step(grads)
+                    batch = next(batches)
+                except FloatingPointError:  # with nonfinite="raise"
+                    if not self.losses:
+                        raise
+                    self.end = f"ended at {rate:.2g}, where a gradient was not finite"
+                    return
+                except Exhausted:
+                    self.end = f"ended at {rate:.2g}, as the data did"
+                    return
+                start = self.first if self.exact else self._at_start(batch)
+                loss, grads = self._objective(batch)
+                if not math.isfinite(loss):
+                    self.end = f"ended at {rate:.2g}, where the loss was {loss}"
+                    return
+                self.losses.append(loss)
+                self.starts.append(start)
+                if self._risen():
+                    self.end = f"ended at {rate:.2g}, where the loss had risen"
+                    return
+
+    def _batches(self) -> Generator[Arguments, None, None]:
+        """Batch after batch, over as many epochs as it takes."""
+        while True:
+            with closing(self._feed.epoch()) as groups:
+                for group in groups:
+                    yield group[0]
+
+    def _at_start(self, batch: Arguments) -> float:
+        """The loss of a batch at the first parameters."""
+        with restored(self._params):
+            for array, start in zip(self._params, self._start, strict=True):
+                array[...] = start
+            return self._objective(batch)[0]
+
+    def _risen(self) -> bool:
+        changes = self.changes
+        limit = max(-RISE * float(changes.min()), LEAST_RISE * abs(self.first))
+        return changes.size >= IN_A_ROW and bool(changes[-IN_A_ROW:].min() > limit)
+
+
+def _ratios(optimizer: Optimizer) -> list[float]:
+    """The learning rates of the groups over the first one's."""
+    step = optimizer.step_count
+    rates = [lr(step) if callable(lr) else lr for lr in (g["lr"] for g in optimizer.param_groups)]
+    return [rate / rates[0] if rates[0] > 0 else 1.0 for rate in rates]
+
+
+def _suggestion(sweep: _Sweep, lrs: Floats) -> LRSweep:
+    """The outcome of a sweep."""
+    losses, changes = np.array(sweep.losses), sweep.changes
+    ending = f"; the sweep {sweep.end}" if sweep.end else ""
+    if lrs.size < IN_A_ROW + 1:
+        why = "too few batches" if "data" in sweep.end else "the loss rose at once: lower lr_min"
+        return LRSweep(lrs, losses, losses, None, why + ending)
+    kernel = _kernel(1 if sweep.exact else lrs.size)
+    smoothed = _smooth(changes, kernel)
+    lowest, base = int(np.argmin(smoothed)), float(np.mean(sweep.starts))
+    error = _noise(changes, lowest) * math.sqrt(float(np.sum(kernel**2)))
+    found = LRSweep(lrs, losses, losses if sweep.exact else base + smoothed, None, "")
+    if -smoothed[lowest] <= max(0 if sweep.exact else ERRORS * error, FALL * abs(base)):
+        return replace(found, reason="the loss did not fall at any rate" + ending)
+    steepest = float(lrs[int(np.argmin(np.diff(smoothed[: lowest + 1], prepend=0.0)))])
+    most = BELOW_LOWEST * float(lrs[lowest])
+    if steepest <= most:
+        suggestion, reason = steepest, "the loss falls most steeply there"
+    else:
+        suggestion, reason = most, f"a tenth of {lrs[lowest]:.2g}, where the loss is lowest"
+    if not sweep.end and lowest >= lrs.size - 2:
+        ending = "; the loss still falls at lr_max: raise it to see more"
+    return replace(found, suggestion=suggestion, reason=reason + ending)
+
+
+def _kernel(size: int) -> Floats:
+    """Weights of a Gaussian, of which there is one where size is 1."""
+    sigma = WIDTH * size
+    reach = math.ceil(3 * sigma) if size > 1 else 0
+    weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
+    return np.asarray(weights / weights.sum())
+
+
+def _smooth(values: Floats, kernel: Floats) -> Floats:
+    """Means over the part of the kernel that the values fill: without a lag to either side."""
+    reach = kernel.size // 2
+    middle = slice(reach, reach + values.size)
+    total = np.convolve(values, kernel)[middle]
+    return np.asarray(total / np.convolve(np.ones(values.size), kernel)[middle])
+
+
+def _noise(changes: Floats, at: int) -> float:
+    """Standard deviation of the changes about a trend up to `at`, from successive differences."""
+    differences = np.diff(changes[max(0, at - 20) : at + 2])
+    return float(np.median(np.abs(differences - np.median(differences))) / 0.6745 / math.sqrt(2))
