@@ -63,7 +63,7 @@ def test_the_thread_keeps_its_distance(monkeypatch: pytest.MonkeyPatch) -> None:
     take = _rows.DenseRows.take
 
     def counted(self: _rows.DenseRows, *arguments: Any) -> np.ndarray:
-        made.append(index.size)
+        made.append(arguments[0].size)
         return take(self, *arguments)
 
     monkeypatch.setattr(_rows.DenseRows, "take", counted)
