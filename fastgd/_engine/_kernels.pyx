@@ -45,7 +45,7 @@ from fastgd._engine._rules cimport (
     rmsprop,
     sgd,
 )
-from fastgd._engine._runtime cimport Gate, team_size
+from fastgd._engine._runtime cimport Gate, Pace, team_size
 
 cdef extern from "numeric.h":
     int FASTGD_HAS_FMA
@@ -58,7 +58,7 @@ cdef enum:
     ALIGN = 16            # every array begins at a multiple of this in the virtual concatenation
     WIDTH = 16            # coefficients of a row at most
     RUN = 256             # chunks walked forwards at a stretch on the way back, for the prefetchers
-    SERIAL_BELOW = 49152  # elements: measured break-even of waking the team
+    SERIAL_BELOW = 131072 # elements: a team would gain less than its threads cost the next BLAS call
     GIL_BELOW = 8192      # elements: below, releasing the GIL costs more than the step
 
 has_fma = bool(FASTGD_HAS_FMA)

@@ -28,6 +28,7 @@ cdef class Plan(Binding):
     cdef public Py_ssize_t step_count
     cdef public bint retired  # replaced by another plan
     cdef Gate gate
+    cdef Pace pace
     cdef list slots           # kept alive, since the spans hold their addresses
     cdef cnp.int64_t[::1] step_counts
     cdef double[:, ::1] coefficients
@@ -37,6 +38,7 @@ cdef class Plan(Binding):
                   list slots, list steps, Py_ssize_t step_count):
         cdef Py_ssize_t i, j
         self.gate = gate
+        self.pace = Pace()
         self.slots = slots
         self.step_count = step_count
         self.steps = np.array(steps, np.int64)
@@ -178,7 +180,7 @@ cdef class Plan(Binding):
         cdef double norm = 0, factor = grad_scale
         cdef Py_ssize_t i, culprit
         cdef bint reduce = clip_norm != INFINITY or finite_only
-        cdef int team = team_size(self.elements, SERIAL_BELOW)
+        cdef int team = self.pace.choose(self.elements, SERIAL_BELOW)
         self.work.coefficients = &self.coefficients[0, 0]
         self.work.track = track
         if reduce:
@@ -194,6 +196,7 @@ cdef class Plan(Binding):
             self.coefficients[i, SCALE] *= factor
             self.coefficients[i, CLIP_VALUE] = clip_value
         self.sweep(UPDATE_BACKWARDS if reduce else UPDATE, team)
+        self.pace.done(self.elements)
         for i in range(self.count):
             self.step_counts[i] += self.has_gradient(i)
         if self.present != self.count:

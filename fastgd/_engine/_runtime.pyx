@@ -6,6 +6,7 @@ Every OpenMP decision of fastgd is taken here, by `team_size`.
 cimport numpy as cnp
 from cython.parallel cimport prange
 from libc.string cimport memcpy
+from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 import os
 import time
@@ -29,6 +30,10 @@ if fastgd_watch_forks() != 0:
 
 x86_64_level = fastgd_x86_64_level()
 openmp_version = fastgd_openmp_version()
+
+cdef enum:
+    FIRST_TRIAL = 16    # uses between two trials of the way that was slower
+    LAST_TRIAL = 4096
 
 cdef int openmp_at_import = fastgd_openmp_max_threads()
 cdef int chosen_threads = 0  # 0: the default
@@ -66,8 +71,9 @@ def set_num_threads(n):
     """Use `n` threads in large steps from now on, in the whole process.
 
     Args:
-        n: a positive int, or None for the default: OMP_NUM_THREADS, CPU affinity and the cgroup's
-            CPU quota, whichever is least.
+        n: a positive int, or None for the default: up to as many as OMP_NUM_THREADS, CPU affinity
+            and the cgroup's CPU quota allow, or one where that turns out to be faster, such as
+            beside another library's busy threads. Results do not depend on it.
 
     Raises:
         TypeError: `n` is not an int. ValueError: `n` is not in 1 … 4096.
@@ -84,13 +90,66 @@ def set_num_threads(n):
 
 
 def get_num_threads():
-    """The number of threads that a large step uses: 1 in a forked child or a serial build."""
+    """The number of threads that a large step may use: 1 in a forked child or a serial build."""
     return team_size(1, 0) if openmp_version else 1
 
 
 def get_chosen_threads():
     """What set_num_threads was given, None for the default: for restoring it."""
     return chosen_threads if chosen_threads > 0 else None
+
+
+cdef double now() noexcept nogil:
+    """Seconds on a monotonic clock."""
+    cdef timespec t
+    clock_gettime(CLOCK_MONOTONIC, &t)
+    return t.tv_sec + 1e-9 * t.tv_nsec
+
+
+cdef class Pace:
+    """Whether repeated large work is done by the whole team or by one thread: whichever is faster.
+
+    A team has to be woken and waited for, and another library's threads may hold the cores it wants:
+    OpenBLAS's own keep spinning after a product, and then a step of a tenth of a millisecond waits
+    for several. So both ways are timed now and then, and results do not depend on the choice. The
+    slower one is tried again after FIRST_TRIAL uses, and each time that it loses after twice as many.
+
+    A number of threads that was chosen with set_num_threads is obeyed and nothing is timed.
+    """
+
+    cdef int choose(self, Py_ssize_t work, Py_ssize_t serial_below) noexcept:
+        """The number of threads for the next use; `done` must follow."""
+        cdef int team = team_size(work, serial_below)
+        self.started = 0
+        if team == 1 or chosen_threads > 0:
+            return team
+        self.uses += 1
+        self.trial = self.uses == self.next_trial
+        self.serially = self.seconds[0] > 0 and self.seconds[0] < self.seconds[1]
+        if self.uses == 2 or self.trial:
+            self.serially = not self.serially
+        self.started = now()
+        return 1 if self.serially else team
+
+    cdef void done(self, Py_ssize_t work) noexcept:
+        cdef double* seconds = &self.seconds[0 if self.serially else 1]
+        cdef double taken
+        cdef bint won
+        if self.started == 0:
+            return
+        taken = (now() - self.started) / work
+        if self.uses <= 3:  # the first use makes the threads and touches new memory
+            seconds[0] = taken
+        else:
+            seconds[0] = (seconds[0] + taken) / 2
+        if self.uses == 3:
+            self.interval = FIRST_TRIAL
+        elif self.trial:
+            won = (self.seconds[0] < self.seconds[1]) == self.serially
+            self.interval = FIRST_TRIAL if won else min(2 * self.interval, LAST_TRIAL)
+        else:
+            return
+        self.next_trial = self.uses + self.interval
 
 
 NAP = 5e-5  # seconds
@@ -145,6 +204,7 @@ cdef class Gate:
 # Below this many bytes waking a thread costs more than it saves.
 cdef Py_ssize_t GATHER_SERIAL_BELOW = 1 << 20
 cdef Py_ssize_t GATHER_GIL_BELOW = 1 << 15
+cdef Pace gather_pace = Pace()
 
 
 cdef void copy_rows(const char* src, Py_ssize_t stride, const cnp.int64_t* index, Py_ssize_t begin,
@@ -206,7 +266,7 @@ def gather_rows(cnp.ndarray src not None, cnp.ndarray index not None, cnp.ndarra
     target = <char*> cnp.PyArray_DATA(out)
     if m == 0 or row_bytes == 0:
         return
-    team = 1 if serial else team_size(m * row_bytes, GATHER_SERIAL_BELOW)
+    team = 1 if serial else gather_pace.choose(m * row_bytes, GATHER_SERIAL_BELOW)
     if m * row_bytes < GATHER_GIL_BELOW:
         copy_rows(source, stride, rows, 0, m, row_bytes, target)
     elif team == 1:
@@ -216,3 +276,5 @@ def gather_rows(cnp.ndarray src not None, cnp.ndarray index not None, cnp.ndarra
         with nogil:
             for t in prange(team, schedule="static", chunksize=1, num_threads=team):
                 copy_rows(source, stride, rows, t * m // team, (t + 1) * m // team, row_bytes, target)
+    if not serial:
+        gather_pace.done(m * row_bytes)
