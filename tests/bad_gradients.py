@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterator
 from decimal import Decimal
 from typing import Any
@@ -203,16 +204,23 @@ def freeze(world: World) -> Any:
     return world.adam_grads()
 
 
+def relabel(array: np.ndarray, dtype: Any) -> None:
+    """NumPy deprecates it, but it still works."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        array.dtype = dtype
+
+
 def relabelled(dtype: str) -> Make:
     def make(world: World) -> Any:
-        world.params["b"].dtype = dtype  # type: ignore[misc]
+        relabel(world.params["b"], dtype)
         return world.adam_grads()
 
     return make
 
 
 def label_again(world: World, given: Any) -> None:
-    world.params["b"].dtype = np.float64  # type: ignore[misc]
+    relabel(world.params["b"], np.float64)
 
 
 def behind_rows() -> Iterator[Row]:
