@@ -206,8 +206,10 @@ class TestOrthogonal:
         matrix = matrix.reshape(-1, outputs) if layout == "in_out" else matrix.reshape(outputs, -1)
         short = matrix.T @ matrix if matrix.shape[0] >= matrix.shape[1] else matrix @ matrix.T
         expected = np.eye(len(short)) * (2.0 if gain == "relu" else 1.0)
-        # Each product's entry sums terms rounded to the dtype, of total absolute value <= 2.
-        np.testing.assert_allclose(short, expected, rtol=0, atol=8 * np.finfo(dtype).eps)
+        # Householder's QR is orthogonal to a modest multiple of eps that grows like the root of the
+        # size (Higham 2002, section 19.3), and entries are products with gain² <= 2: how the
+        # installed LAPACK adds up decides between 2 and 10 eps here.
+        np.testing.assert_allclose(short, expected, rtol=0, atol=32 * np.finfo(dtype).eps)
 
     def test_the_other_layout_is_the_transpose(self) -> None:
         for shape in [(30, 50), (50, 30), (40, 40)]:

@@ -36,7 +36,6 @@ from fastgd._engine._reductions cimport (
 )
 from fastgd._engine._rules cimport (
     CLIP_VALUE,
-    RULE,
     SCALE,
     WEIGHT_DECAY,
     adagrad,
