@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from fastgd import averaging, initializers, plot, schedules
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from fastgd._config import num_threads, show_config
 from fastgd._engine import get_num_threads, set_num_threads
-from fastgd.checkpoint import Checkpoint, CheckpointError, load, save
 from fastgd.clipping import clip_grad_norm_, clip_grad_value_, global_norm
-from fastgd.diagnostics import Diagnosis, diagnose
-from fastgd.gradient_check import GradientReport, check_gradient
-from fastgd.history import History
-from fastgd.lr_finder import LRSweep, find_lr
 from fastgd.optimizers import SGD, Adagrad, Adam, AdamW, RMSprop
-from fastgd.sampling import MiniBatches
-from fastgd.training import Result, StepInfo, minimize
+
+if TYPE_CHECKING:
+    from fastgd import averaging, initializers, plot, schedules
+    from fastgd.checkpoint import Checkpoint, CheckpointError, load, save
+    from fastgd.diagnostics import Diagnosis, diagnose
+    from fastgd.gradient_check import GradientReport, check_gradient
+    from fastgd.history import History
+    from fastgd.lr_finder import LRSweep, find_lr
+    from fastgd.sampling import MiniBatches
+    from fastgd.training import Result, StepInfo, minimize
 
 __version__ = "0.1.0"
 
@@ -51,3 +56,40 @@ __all__ = [
     "set_num_threads",
     "show_config",
 ]
+
+# Imported at first use, so that who wants an optimizer only does not wait for the rest. The module
+# of each name; a module's own name stands for the module.
+_MODULES = {
+    "Checkpoint": "checkpoint",
+    "CheckpointError": "checkpoint",
+    "Diagnosis": "diagnostics",
+    "GradientReport": "gradient_check",
+    "History": "history",
+    "LRSweep": "lr_finder",
+    "MiniBatches": "sampling",
+    "Result": "training",
+    "StepInfo": "training",
+    "averaging": "averaging",
+    "check_gradient": "gradient_check",
+    "diagnose": "diagnostics",
+    "find_lr": "lr_finder",
+    "initializers": "initializers",
+    "load": "checkpoint",
+    "minimize": "training",
+    "plot": "plot",
+    "save": "checkpoint",
+    "schedules": "schedules",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'fastgd' has no attribute {name!r}")
+    module = import_module(f"fastgd.{_MODULES[name]}")
+    value = module if name == _MODULES[name] else getattr(module, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__
