@@ -37,7 +37,7 @@ RESOLVED = 4.0
 LOW = 0.1
 # Where the loss is so far above its first value, in units of it, the curvature is not that of any place
 # where a run with a stable learning rate would come.
-EXCURSION = 1.0
+EXCURSION = 9.0
 # The estimate is sure when so many probes agree with it to this factor.
 AGREEING, AGREEMENT = 3, 1.5
 # Where rounding hides the curvature and the bound that is left is not this far above, nothing is known.

@@ -25,7 +25,7 @@ OUTBURST, SEVERAL = 25.0, 3
 # The loss oscillates: this part of the steps raise it (in the mini-batch case: of the few steps looked
 # at), being longer than is stable …
 OFTEN, OFTEN_OF_BATCHES, UNSTABLE = 0.3, 0.4, 1.1
-SOME_PROBES = 3
+SOME_PROBES = 4
 # The steps of Adam are stable far beyond what their reach says; by what factor depends on the problem.
 ADAM_LIMIT = 3.0
 # … it swings by this part of what was gained, and the last quarter gains less than this part.
@@ -54,10 +54,10 @@ def learning_rate_too_high(run: Run, curvature: Curvature) -> Finding | None:
     """Divergence, a blow-up without recovery, or oscillation without progress."""
     if run.known == 0:
         return None
-    found = _divergence(run) or _blow_up(run) or _outbursts(run) or _oscillation(run, curvature)
-    if found is None:
+    ways = (_divergence(run), _blow_up(run), _outbursts(run), _oscillation(run, curvature))
+    strength, what, evidence = max((way for way in ways if way), default=(0.0, "", ()))
+    if strength == 0:
         return None
-    strength, what, evidence = found
     lr = float(np.max(run.lr[: run.known]))
     if curvature.stable < lr:
         evidence += (
@@ -163,13 +163,15 @@ def learning_rate_too_low(run: Run, curvature: Curvature) -> Finding | None:
         return None
     lr = float(run.mean(run.lr))
     room = curvature.stable / lr if lr > 0 else np.nan
-    worth = run.steps / room
-    if not (room >= ROOM[0] and worth <= WORTH[0]):
+    if not ROOM[0] <= room < np.inf or run.steps / room > WORTH[0]:
         return None
+    worth = run.steps / room
     decayed = run.lr[run.known - 1] < DECAYED * lr
     if not (_gradient_stays(run) if decayed else _steady(run)):
         return None
-    pace = "while its learning rate decayed" if decayed else "and as fast at the end as before"
+    pace = "while its learning rate decayed" if decayed else "as fast at the end as before"
+    if run.descent < ERRORS * (run.noise + run.uncertainty):
+        pace = "which is little against the noise of a batch"
     strength = graded(np.log10(room), *np.log10(ROOM))
     strength *= ramp(-np.log10(worth), *-np.log10(WORTH))
     strength *= 1 - ramp(run.descent / run.scale, *DESCENT)

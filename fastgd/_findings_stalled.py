@@ -14,6 +14,8 @@ from fastgd._run import TINY, Run
 FLOOR = (0.0, 0.06, 0.15)
 # Less than this part of what was gained is not worth one.
 OF_DESCENT = 0.01
+# More than there is: not at rest, or adaptive steps that the formula does not fit.
+IMPOSSIBLE = 2.0
 # At rest: the last quarter is lower than the third by less than this part of the excess, or by less than
 # this many standard errors.
 AT_REST, ERRORS = 0.2, 3.0
@@ -59,7 +61,7 @@ def noise_floor(run: Run, curvature: Curvature) -> Finding | None:
     of_loss = excess / max(abs(run.final), TINY)
     of_descent = excess / max(run.descent, 0.1 * abs(run.initial), TINY)
     moving = run.late_gain > max(AT_REST * min(excess, abs(run.final)), ERRORS * run.uncertainty)
-    if moving or of_descent < OF_DESCENT:
+    if moving or of_descent < OF_DESCENT or of_loss > IMPOSSIBLE:
         return None
     size = f"batches of {run.batch_size}" if run.batch_size else "the batches"
     return Finding(

@@ -6,7 +6,7 @@ Arrays that were not recorded are NaN, or have no rows, so that a rule that need
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeAlias
 
@@ -71,9 +71,8 @@ class Run:
     @cached_property
     def known(self) -> int:
         finite = np.isfinite(self.loss)
-        for name in ("grad_norm", "update_norm", "param_norm"):
-            if name in self.recorded:
-                finite &= np.isfinite(getattr(self, name))
+        if "grad_norm" in self.recorded:  # updates that overflow are a consequence
+            finite &= np.isfinite(self.grad_norm)
         return int(np.argmin(finite)) if not finite.all() else finite.size
 
     @cached_property
@@ -222,11 +221,8 @@ def read_run(history: Any) -> Run:
     steps = np.arange(n, dtype=np.float64) if step is None else _of_size("step", step, n)
     if (np.diff(steps) <= 0).any():
         raise ValueError("diagnose: step must increase from record to record")
-    names = tuple(_get(record, "names", None) or ())
-    layers = [_table(record, name, n, len(names)) for name in LAYERS]
-    if any(table.size == 0 for table in layers):
-        layers, names = [np.empty((0, 0))] * 3, ()
-    run = Run(
+    names, layers = _layers(record, n)
+    return Run(
         steps,
         **series,
         layer_grad=layers[0],
@@ -239,26 +235,6 @@ def read_run(history: Any) -> Run:
         samples=_get(record, "samples", None),
         optimizer=str(_get(record, "optimizer", "")),
         recorded=frozenset(name for name in SERIES if _get(record, name, None) is not None),
-    )
-    return _negated(run) if _ascends(run) else run
-
-
-def _ascends(run: Run) -> bool:
-    """Whether steps go along the gradient, as with maximize=True."""
-    dots = run.grad_dot_update[np.isfinite(run.grad_dot_update) & (run.grad_dot_update != 0)]
-    return dots.size > 0 and bool((dots > 0).mean() > 0.95)
-
-
-def _negated(run: Run) -> Run:
-    probes = replace(
-        run.probes, before=-run.probes.before, after=-run.probes.after, slope=-run.probes.slope
-    )
-    return replace(
-        run,
-        loss=-run.loss,
-        grad_dot_update=-run.grad_dot_update,
-        validation_loss=-run.validation_loss,
-        probes=probes,
     )
 
 
@@ -293,16 +269,20 @@ def _column(record: Any, name: str, n: int) -> Floats:
     return np.full(n, np.nan) if array is None else _of_size(name, array, n)
 
 
-def _table(record: Any, name: str, rows: int, columns: int) -> Floats:
-    table = _array(record, name, 2)
-    if table is None or table.size == 0:
-        return np.empty((0, columns))
-    if table.shape != (rows, columns):
-        raise ValueError(
-            f"diagnose: {name} has the shape {table.shape}, expected {(rows, columns)}: "
-            "one row per record and one column per name"
-        )
-    return table
+def _layers(record: Any, rows: int) -> tuple[tuple[str, ...], list[Floats]]:
+    """The names of the arrays, and three tables of their norms; no columns if one is missing."""
+    tables = [table for name in LAYERS if (table := _array(record, name, 2)) is not None]
+    if len(tables) < len(LAYERS):
+        return (), [np.empty((rows, 0))] * len(LAYERS)
+    names = _get(record, "names", None)
+    names = tuple(map(str, range(tables[0].shape[1]) if names is None else names))
+    for key, table in zip(LAYERS, tables, strict=True):
+        if table.shape != (rows, len(names)):
+            raise ValueError(
+                f"diagnose: {key} has the shape {table.shape}, expected {(rows, len(names))}: "
+                "one row per record and one column per name"
+            )
+    return names, tables
 
 
 def _validations(record: Any) -> dict[str, Floats]:

@@ -109,8 +109,7 @@ def diagnose(history: Any) -> Diagnosis:
 
     Args:
         history: what `minimize` returned, its history, or a mapping or object with arrays of the same
-            names (see `History`). "loss" is required; rules do without the others. With
-            maximize=True minus the loss is looked at.
+            names (see `History`). "loss" is required; rules do without the others.
 
     Returns:
         A `Diagnosis`.
