@@ -57,7 +57,7 @@ cdef enum:
     ALIGN = 16            # every array begins at a multiple of this in the virtual concatenation
     WIDTH = 16            # coefficients of a row at most
     RUN = 256             # chunks walked forwards at a stretch on the way back, for the prefetchers
-    SERIAL_BELOW = 131072  # elements: below, a team saves less than its threads cost the next product
+    SERIAL_BELOW = 262144  # elements: below, a team saves less than its threads cost the next product
     GIL_BELOW = 8192      # elements: below, releasing the GIL costs more than the step
 
 has_fma = bool(FASTGD_HAS_FMA)

@@ -21,6 +21,7 @@ cdef extern from "platform.h" nogil:
     int fastgd_openmp_version()
     int fastgd_openmp_max_threads()
     int fastgd_watch_forks()
+    void fastgd_prefetch_row(const char*, Py_ssize_t)
     int fastgd_forked
 
 cnp.import_array()
@@ -33,7 +34,7 @@ openmp_version = fastgd_openmp_version()
 
 cdef enum:
     FIRST_TRIAL = 16    # uses between two trials of the way that was slower
-    LAST_TRIAL = 4096
+    LAST_TRIAL = 512
 
 cdef int openmp_at_import = fastgd_openmp_max_threads()
 cdef int chosen_threads = 0  # 0: the default
@@ -125,9 +126,10 @@ cdef class Pace:
             return team
         self.uses += 1
         self.trial = self.uses == self.next_trial
-        self.serially = self.seconds[0] > 0 and self.seconds[0] < self.seconds[1]
-        if self.uses == 2 or self.trial:
-            self.serially = not self.serially
+        if self.uses <= 3:  # the team's first use makes its threads and touches new memory
+            self.serially = self.uses == 2
+        else:
+            self.serially = (self.seconds[0] < self.seconds[1]) != self.trial
         self.started = now()
         return 1 if self.serially else team
 
@@ -138,7 +140,7 @@ cdef class Pace:
         if self.started == 0:
             return
         taken = (now() - self.started) / work
-        if self.uses <= 3:  # the first use makes the threads and touches new memory
+        if self.uses <= 3:
             seconds[0] = taken
         else:
             seconds[0] = (seconds[0] + taken) / 2
@@ -219,6 +221,8 @@ cdef void copy_rows(const char* src, Py_ssize_t stride, const cnp.int64_t* index
             memcpy(out + i * 8, src + index[i] * stride, 8)
     else:
         for i in range(begin, end):
+            if i + 2 < end:
+                fastgd_prefetch_row(src + index[i + 2] * stride, min(row_bytes, <Py_ssize_t> 4096))
             memcpy(out + i * row_bytes, src + index[i] * stride, row_bytes)
 
 
