@@ -57,7 +57,7 @@ import fastgd
 ALLOWANCE = 32 * 2**20  # bytes: what fragmentation and caches of the interpreter may add
 WARM_UP = 120.0  # seconds at most
 PROGRESS = 10.0  # seconds between two lines
-LARGE = [(131_073,), (150_001,), (363, 362), (2, 70_001), (1, 140_000, 1), (262_147,)]
+LARGE = [(262_145,), (300_001,), (520, 510), (2, 140_001), (1, 280_000, 1), (524_291,)]
 KINDS = ("rounds", "steps", "checkpoints", "faults")
 T = TypeVar("T")
 
