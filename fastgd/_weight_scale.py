@@ -126,7 +126,7 @@ def as_gain(value: Any) -> float:
 
 def as_number(name: str, value: Any) -> float:
     try:
-        if isinstance(value, (bool, np.bool_, str, bytes)):
+        if isinstance(value, (bool, np.bool_, str, bytes)) or np.ndim(value) > 0:
             raise TypeError
         number = float(value)
     except (TypeError, ValueError):
