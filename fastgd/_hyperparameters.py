@@ -59,12 +59,6 @@ def fractions(name: str, value: Any) -> Any:
     return (fraction(f"{name}[0]", value[0]), fraction(f"{name}[1]", value[1]))
 
 
-def flag(name: str, value: Any) -> Any:
-    if not isinstance(value, bool):
-        raise TypeError(f"{name} must be True or False, got {value!r}")
-    return value
-
-
 def limit(name: str, value: Any) -> Any:
     """A positive number, a schedule, or None for no limit."""
     if value is None:

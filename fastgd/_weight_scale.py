@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
+from fastgd._arguments import choice, number
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     Shape: TypeAlias = Sequence[int]
     Seed: TypeAlias = int | np.random.Generator | None
@@ -69,12 +71,12 @@ def gain(activation: str, param: float | None = None) -> float:
         scaling tanh so that unit variance is kept. Klambauer, Unterthiner, Mayr & Hochreiter,
         Self-Normalizing Neural Networks (2017), arXiv:1706.02515.
     """
-    check_choice("activation", activation, _GAINS)
+    choice("activation", activation, _GAINS)
     if param is None:
         return _GAINS[activation]
     if activation != "leaky_relu":
         raise ValueError(f"param must be None for {activation!r}, got {param!r}")
-    return math.sqrt(2.0) / math.hypot(1.0, as_number("param", param))
+    return math.sqrt(2.0) / math.hypot(1.0, number("param", param, -math.inf, bounds="()"))
 
 
 def fans(shape: Shape, layout: Layout = "in_out") -> tuple[int, int]:
@@ -107,7 +109,7 @@ def fans(shape: Shape, layout: Layout = "in_out") -> tuple[int, int]:
         He et al. (2015), arXiv:1502.01852, section 2.2, n and n̂.
     """
     dims = as_shape(shape)
-    check_choice("layout", layout, ("in_out", "out_in"))
+    choice("layout", layout, ("in_out", "out_in"))
     *kernel, inputs, outputs = dims if layout == "in_out" else dims[::-1]
     field = math.prod(kernel)
     return inputs * field, outputs * field
@@ -116,34 +118,9 @@ def fans(shape: Shape, layout: Layout = "in_out") -> tuple[int, int]:
 def as_gain(value: Any) -> float:
     """The number that the argument `gain` stands for."""
     if isinstance(value, str):
-        check_choice("gain", value, _GAINS)
+        choice("gain", value, _GAINS)
         return _GAINS[value]
-    number = as_number("gain", value)
-    if number <= 0:
-        raise ValueError(f"gain must be greater than 0, got {value!r}")
-    return number
-
-
-def as_number(name: str, value: Any) -> float:
-    try:
-        if isinstance(value, (bool, np.bool_, str, bytes)) or np.ndim(value) > 0:
-            raise TypeError
-        number = float(value)
-    except (TypeError, ValueError):
-        raise TypeError(f"{name} must be a number, got {type(value).__name__}: {value!r}") from None
-    except OverflowError:
-        number = math.inf
-    if not math.isfinite(number):
-        raise ValueError(f"{name} must be finite, got {value!r}")
-    return number
-
-
-def check_choice(name: str, value: Any, options: Iterable[str]) -> None:
-    expected = f"{name} must be one of {', '.join(map(repr, options))}"
-    if not isinstance(value, str):
-        raise TypeError(f"{expected}; got {type(value).__name__}: {value!r}")
-    if value not in options:
-        raise ValueError(f"{expected}; got {value!r}")
+    return number("gain", value, bounds="()")
 
 
 def as_shape(shape: Any) -> tuple[int, ...]:

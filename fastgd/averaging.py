@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgd import _tree
+from fastgd._arguments import integer
 from fastgd._hyperparameters import fraction
-from fastgd._sampling_options import check_int
 from fastgd._tree import Array
 
 Floats: TypeAlias = NDArray[np.float64]
@@ -113,7 +113,7 @@ class Average:
         if set(means) != set(self._names):
             odd = sorted(set(means) ^ set(self._names))
             raise ValueError(f"state_dict: only one side has the parameters {odd}")
-        count = check_int("state_dict['count']", state_dict["count"], 0)
+        count = integer("state_dict['count']", state_dict["count"], 0)
         for name, array in zip(self._names, self._arrays, strict=True):
             mean = means[name]
             if not isinstance(mean, np.ndarray) or mean.dtype != np.float64:
@@ -199,7 +199,7 @@ class TailAverage(Average):
     """
 
     def __init__(self, params: Any, start: int = 0) -> None:
-        self.start = check_int("start", start, 0)
+        self.start = integer("start", start, 0)
         super().__init__(params)
 
     @property

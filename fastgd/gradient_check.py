@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgd import _tree
-from fastgd._minimize_inputs import prepare_params
-from fastgd._objective import Objective
-from fastgd._sampling_options import check_int
+from fastgd._arguments import integer, number
 from fastgd._tree import Array
+from fastgd.training._inputs import prepare_params
+from fastgd.training._objective import Objective
 
 __all__ = ["GradientReport", "LeafError", "check_gradient"]
 
@@ -171,10 +171,12 @@ def check_gradient(
     """
     _, tree = prepare_params(params, copy=False)
     named = _named(tree)
-    eps = None if eps is None else positive("eps", eps)
-    tol = max(TOLERANCE[array.dtype] for _, array in named) if tol is None else positive("tol", tol)
-    count = check_int("directions", directions, 1)
-    rng = np.random.default_rng(check_int("seed", seed, 0))
+    eps = None if eps is None else number("eps", eps, bounds="()")
+    if tol is None:
+        tol = max(TOLERANCE[array.dtype] for _, array in named)
+    tol = number("tol", tol, bounds="()")
+    count = integer("directions", directions, 1)
+    rng = np.random.default_rng(integer("seed", seed, 0))
     objective = Objective(value_and_grad, tree)
     with restored([array for _, array in named]):
         loss, grads = objective(batch)
@@ -371,11 +373,3 @@ def _slopes(named: list[tuple[str, Array]], grads: Any) -> list[Array]:
             f"value_and_grad returned gradients of no parameter: {', '.join(strangers)}"
         )
     return slopes
-
-
-def positive(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
-        raise TypeError(f"{name} must be a number greater than 0, got {value!r}")
-    if not 0 < value < math.inf:
-        raise ValueError(f"{name} must be finite and greater than 0, got {value!r}")
-    return float(value)

@@ -8,7 +8,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgd._sampling_options import check_int
+from fastgd._arguments import integer
 
 Floats: TypeAlias = NDArray[np.float64]
 
@@ -140,8 +140,8 @@ class History:
         self.samples = samples
         width = 2 + 4 * len(self.names)  # loss, lr, four sums for each parameter
         most = max(FEWEST_RECORDS, LAYER_BYTES // (8 * width))
-        limit = check_int("max_records", max_records, FEWEST_RECORDS)
-        every = check_int("record_every", record_every, 1)
+        limit = integer("max_records", max_records, FEWEST_RECORDS)
+        every = integer("record_every", record_every, 1)
         early = first_step + min(EARLY_STEPS, limit // 4, most // 4)
         self._records = Table(width, min(limit, most), every, early)
         self._probes = Table(5, limit)

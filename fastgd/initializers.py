@@ -28,12 +28,12 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
+from fastgd._arguments import choice
 from fastgd._weight_scale import (
     as_dtype,
     as_gain,
     as_generator,
     as_shape,
-    check_choice,
     fans,
     gain,
 )
@@ -362,5 +362,5 @@ def _normal(shape: Shape, std: float, seed: Seed, dtype: DTypeLike) -> Weights:
 
 
 def _fan(shape: Shape, layout: Layout, mode: Mode) -> int:
-    check_choice("mode", mode, ("fan_in", "fan_out"))
+    choice("mode", mode, ("fan_in", "fan_out"))
     return fans(shape, layout)[mode == "fan_out"]

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgd._feed import Exhausted, Feed, batches_of
-from fastgd._minimize_inputs import OptimizerLike, make_optimizer, prepare_params
-from fastgd._objective import Arguments, Objective
+from fastgd._arguments import integer, number
 from fastgd._optimizer import Optimizer
-from fastgd._sampling_options import check_int
-from fastgd.gradient_check import positive, restored
+from fastgd.gradient_check import restored
 from fastgd.sampling import MiniBatches
+from fastgd.training._feed import Exhausted, Feed, batches_of
+from fastgd.training._inputs import OptimizerLike, make_optimizer, prepare_params
+from fastgd.training._objective import Arguments, Objective
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -126,13 +126,13 @@ def find_lr(
     References:
         Smith 2017, Cyclical learning rates for training neural networks, section 3.3.
     """
-    low, high = positive("lr_min", lr_min), positive("lr_max", lr_max)
+    low, high = number("lr_min", lr_min, bounds="()"), number("lr_max", lr_max, bounds="()")
     if low >= high:
         raise ValueError(f"lr_min={low} must be less than lr_max={high}")
-    rates = np.geomspace(low, high, check_int("steps", steps, FEWEST_STEPS))
+    rates = np.geomspace(low, high, integer("steps", steps, FEWEST_STEPS))
     if "lr" in hyperparameters:
         raise TypeError("find_lr() sweeps lr: give lr_min and lr_max instead")
-    source = batches_of(data, batch_size, check_int("seed", seed, 0))
+    source = batches_of(data, batch_size, integer("seed", seed, 0))
     given, tree = prepare_params(params, copy=False)
     objective = Objective(value_and_grad, tree)
     made = make_optimizer(optimizer, given, False, hyperparameters)

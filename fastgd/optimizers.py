@@ -20,7 +20,8 @@ from __future__ import annotations
 from math import sqrt
 from typing import Any, ClassVar
 
-from fastgd._hyperparameters import Check, Values, flag, fraction, fractions, nonnegative, real
+from fastgd._arguments import flag
+from fastgd._hyperparameters import Check, Values, fraction, fractions, nonnegative, real
 from fastgd._optimizer import Optimizer
 
 

@@ -58,6 +58,11 @@ static int fastgd_openmp_max_threads(void) {
 #endif
 }
 
+/* 1 in a build for sanitizers: any step is a team's, so that small tests see the threads too. */
+#ifndef FASTGD_EAGER_TEAMS
+#define FASTGD_EAGER_TEAMS 0
+#endif
+
 /* Ask for the cache lines of a row that will be copied soon: the hardware only sees streams. */
 static inline void fastgd_prefetch_row(const char *row, ptrdiff_t bytes) {
     for (ptrdiff_t at = 0; at < bytes; at += 64)

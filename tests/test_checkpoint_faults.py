@@ -16,7 +16,7 @@ import pytest
 from checkpoints import everything, files, gradients, like, trained
 
 import fastgd
-from fastgd import _atomic_file, _npz
+from fastgd.checkpoint import _atomic_file, _npz
 
 HERE = Path(__file__).parent
 

@@ -13,7 +13,7 @@ import pytest
 from checkpoints import everything, frozen, trained
 
 import fastgd
-from fastgd import checkpoint
+from fastgd.checkpoint import _files
 
 
 @pytest.fixture
@@ -134,8 +134,8 @@ def test_older_formats_are_upgraded(monkeypatch: pytest.MonkeyPatch) -> None:
     def upgrade(header: dict[str, Any]) -> dict[str, Any]:
         return {**header, "metadata": {**header["metadata"], "upgraded": True}}
 
-    monkeypatch.setattr(checkpoint, "VERSION", 2)
-    monkeypatch.setattr(checkpoint, "UPGRADES", {1: upgrade})
+    monkeypatch.setattr(_files, "VERSION", 2)
+    monkeypatch.setattr(_files, "UPGRADES", {1: upgrade})
     found = fastgd.load(checkpoint_v1.FILE)
     assert found.metadata["upgraded"] is True
     assert found.format_version == 1
@@ -145,7 +145,7 @@ def test_newer_formats_are_refused(
     rng: np.random.Generator, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opt = trained(rng)
-    monkeypatch.setattr(checkpoint, "VERSION", 3)
+    monkeypatch.setattr(_files, "VERSION", 3)
     monkeypatch.setattr(fastgd, "__version__", "7.1.0")
     fastgd.save(path, opt)
     monkeypatch.undo()

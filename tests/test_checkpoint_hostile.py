@@ -14,7 +14,7 @@ import pytest
 from checkpoints import DIGEST, everything, frozen, signed
 
 import fastgd
-from fastgd import _npz
+from fastgd.checkpoint import _npz
 from fastgd.schedules import warmup
 
 

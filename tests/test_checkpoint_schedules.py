@@ -142,7 +142,7 @@ def test_plateau_arguments_are_its_attributes() -> None:
         "eps": 1e-3,
     }
     assert set(inspect.signature(ReduceOnPlateau).parameters) == {"lr", *options}
-    from fastgd._checkpoint_codec import _plateau_arguments
+    from fastgd.checkpoint._codec import _plateau_arguments
 
     made = ReduceOnPlateau(0.5, **options)  # type: ignore[arg-type]
     made.lr = 0.25

@@ -14,7 +14,7 @@ import pytest
 from checkpoints import Box, everything, files, frozen, gradients, like, trained
 
 import fastgd
-from fastgd import _npz
+from fastgd.checkpoint import _npz
 
 
 @pytest.fixture

@@ -273,7 +273,7 @@ class TestHistory:
                 "3 values of 'validation_loss', but 50 of 'step'",
             ),
             (HISTORY, {"smooth": 0}, ValueError, "smooth must be at least 1, got 0"),
-            (HISTORY, {"smooth": 1.5}, TypeError, "smooth must be an integer, got 1.5"),
+            (HISTORY, {"smooth": 1.5}, TypeError, "smooth must be an integer, got float: 1.5"),
             (HISTORY, {"log": "yes"}, TypeError, "log must be a bool, got str"),
             (HISTORY, {"label": 3}, TypeError, "label must be a str, got int"),
         ],
@@ -495,7 +495,7 @@ class TestSchedule:
         [
             ([], {"steps": 5}, TypeError, "schedules: give one at least"),
             ([0.1], {"steps": 0}, ValueError, "steps must be at least 1, got 0"),
-            ([0.1], {"steps": 5.0}, TypeError, "steps must be an integer, got 5.0"),
+            ([0.1], {"steps": 5.0}, TypeError, "steps must be an integer, got float: 5.0"),
             ([0.1], {"steps": 5, "labels": ["a", "b"]}, ValueError, "labels must be 1"),
             ([0.1], {"steps": 5, "ylabel": 3}, TypeError, "ylabel must be a str"),
             ([0.1], {"steps": 5, "log": 1}, TypeError, "log must be a bool"),

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 import fastgd
-from fastgd import _samplers
+from fastgd.sampling import _samplers
 
 N = 23
 X = np.arange(N * 3, dtype=np.float32).reshape(N, 3)
@@ -385,14 +385,14 @@ def test_states_with_other_weights_or_labels_are_refused(option: str) -> None:
         (([X, Y],), {}, TypeError, "array 0 must be an array, not list; .* separate arguments"),
         ((X, None), {}, TypeError, "array 1 must be an array, not NoneType"),
         (({"x": np.ma.array(X)},), {}, TypeError, "array 'x' is a masked array"),
-        ((X,), {"batch_size": 0}, ValueError, "batch_size must be at least 1, not 0; None makes"),
-        ((X,), {"batch_size": -4}, ValueError, "batch_size must be at least 1, not -4"),
-        ((X,), {"batch_size": True}, TypeError, "batch_size must be an integer, not bool"),
-        ((X,), {"batch_size": 4.0}, TypeError, "batch_size must be an integer, not float"),
-        ((X,), {"batch_size": "4"}, TypeError, "batch_size must be an integer, not str"),
+        ((X,), {"batch_size": 0}, ValueError, "batch_size must be at least 1, got 0; None makes"),
+        ((X,), {"batch_size": -4}, ValueError, "batch_size must be at least 1, got -4"),
+        ((X,), {"batch_size": True}, TypeError, "batch_size must be an integer, got bool"),
+        ((X,), {"batch_size": 4.0}, TypeError, "batch_size must be an integer, got float"),
+        ((X,), {"batch_size": "4"}, TypeError, "batch_size must be an integer, got str"),
         ((X,), {"seed": -1}, ValueError, "seed must be at least 0"),
         ((X,), {"seed": None}, TypeError, "seed must be an integer"),
-        ((X,), {"shuffle": 1}, TypeError, "shuffle must be True or False, not 1"),
+        ((X,), {"shuffle": 1}, TypeError, "shuffle must be True or False, got int: 1"),
         ((X,), {"drop_last": "no"}, TypeError, "drop_last must be True or False"),
         ((X,), {"replacement": None}, TypeError, "replacement must be True or False"),
         ((X,), {"reuse": 0}, TypeError, "reuse must be True or False"),

@@ -15,8 +15,8 @@ import pytest
 from numpy.testing import assert_array_equal
 
 import fastgd
-from fastgd import _rows
-from fastgd._samplers import BLOCKS_PER_WINDOW
+from fastgd.sampling import _rows
+from fastgd.sampling._samplers import BLOCKS_PER_WINDOW
 
 N = 23
 X = np.arange(N * 3, dtype=np.float32).reshape(N, 3)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import fastgd
-from fastgd import _rows
+from fastgd.sampling import _rows
 
 N = 23
 X = np.arange(N * 3, dtype=np.float32).reshape(N, 3)

@@ -30,7 +30,7 @@ import fastgd.training
 from fastgd import schedules
 from fastgd.averaging import ExponentialAverage
 from fastgd.sampling import MiniBatches
-from fastgd.training import minimize
+from fastgd.training import _minimize, minimize
 
 NAMES = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW", "adagrad": "Adagrad", "rmsprop": "RMSprop"}
 
@@ -274,6 +274,6 @@ def test_repr_and_diagnosis() -> None:
 
 
 def test_doctests() -> None:
-    result = doctest.testmod(fastgd.training)
+    result = doctest.testmod(_minimize)
     assert result.attempted > 0
     assert result.failed == 0

@@ -12,10 +12,10 @@ from training_problems import Watched, X, Y, leaves, quadratic, regression, sgd,
 
 import fastgd
 from fastgd import schedules
-from fastgd._loop import GUARD_EVERY, MOST_SKIPPED, StepInfo
 from fastgd.averaging import ExponentialAverage
 from fastgd.sampling import MiniBatches
 from fastgd.training import minimize
+from fastgd.training._loop import GUARD_EVERY, MOST_SKIPPED, StepInfo
 
 
 def minimize_regression(function: Any = regression, params: Any = None, **options: Any) -> Any:

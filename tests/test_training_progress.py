@@ -57,9 +57,9 @@ def test_progress_bar(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_bar_appears_on_long_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("tqdm")
     seconds = iter(np.arange(1000) * 0.25)
-    monkeypatch.setattr("fastgd._progress.time.monotonic", lambda: next(seconds))
+    monkeypatch.setattr("fastgd.training._progress.time.monotonic", lambda: next(seconds))
     assert "12/12" in progress_text(monkeypatch, True, None)
-    monkeypatch.setattr("fastgd._progress.time.monotonic", lambda: 0.0)
+    monkeypatch.setattr("fastgd.training._progress.time.monotonic", lambda: 0.0)
     assert progress_text(monkeypatch, True, None) == ""
 
 

@@ -21,10 +21,10 @@ from training_problems import (
 )
 
 import fastgd
-from fastgd._loop import PROBE_EVERY, StepInfo
 from fastgd.averaging import ExponentialAverage, TailAverage
 from fastgd.sampling import MiniBatches
 from fastgd.training import minimize
+from fastgd.training._loop import PROBE_EVERY, StepInfo
 
 # ---------------------------------------------------------------- history
 

@@ -208,7 +208,7 @@ cdef class Plan(Binding):
 
     cdef int sweep(self, Pass what, int team) except -1:
         cdef const Work* work = &self.work
-        if self.elements < GIL_BELOW:
+        if team == 1 and self.elements < GIL_BELOW:
             pass_range(work, what, 0, 1)
         else:
             with nogil:

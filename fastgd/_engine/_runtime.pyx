@@ -23,6 +23,7 @@ cdef extern from "platform.h" nogil:
     int fastgd_watch_forks()
     void fastgd_prefetch_row(const char*, Py_ssize_t)
     int fastgd_forked
+    bint FASTGD_EAGER_TEAMS
 
 cnp.import_array()
 
@@ -57,7 +58,7 @@ cdef int team_size(Py_ssize_t work, Py_ssize_t serial_below) noexcept nogil:
     omp_set_num_threads) is honoured as it is at the time of the call.
     """
     cdef int threads, limit
-    if work < serial_below or fastgd_forked:
+    if (work < serial_below and not FASTGD_EAGER_TEAMS) or fastgd_forked:
         return 1
     threads = chosen_threads if chosen_threads > 0 else default_count
     if threads == 1:
@@ -122,7 +123,7 @@ cdef class Pace:
         """The number of threads for the next use; `done` must follow."""
         cdef int team = team_size(work, serial_below)
         self.started = 0
-        if team == 1 or chosen_threads > 0:
+        if team == 1 or chosen_threads > 0 or FASTGD_EAGER_TEAMS:
             return team
         self.uses += 1
         self.trial = self.uses == self.next_trial

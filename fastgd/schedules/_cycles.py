@@ -4,15 +4,8 @@ from __future__ import annotations
 
 import math
 
-from fastgd.schedules._schedule import (
-    Schedule,
-    blend,
-    choice,
-    flag,
-    half_cosine,
-    integer,
-    number,
-)
+from fastgd._arguments import choice, flag, integer, number
+from fastgd.schedules._schedule import Schedule, blend, half_cosine
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 
-from fastgd.schedules._schedule import Schedule, blend, increasing, integer, items, number
+from fastgd._arguments import integer, number
+from fastgd.schedules._schedule import Schedule, blend, increasing, items
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

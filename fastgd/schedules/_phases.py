@@ -5,17 +5,9 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 
+from fastgd._arguments import choice, integer, number
 from fastgd.schedules._elementary import constant
-from fastgd.schedules._schedule import (
-    Schedule,
-    blend,
-    choice,
-    half_cosine,
-    increasing,
-    integer,
-    items,
-    number,
-)
+from fastgd.schedules._schedule import Schedule, blend, half_cosine, increasing, items
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

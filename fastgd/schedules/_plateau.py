@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from fastgd.schedules._schedule import as_float, choice, integer, number
+from fastgd._arguments import as_float, choice, integer, number
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

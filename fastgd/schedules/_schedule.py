@@ -1,19 +1,16 @@
-"""What every schedule is, interpolations that several of them use, and checks of their arguments.
+"""What every schedule is, interpolations that several of them use, and lists among their arguments.
 
 A factory such as `cosine` checks its arguments, defines its formula as a function of a checked
 step, and returns Schedule(factory, formula, **arguments). A schedule is its factory and arguments:
 printing, comparing and pickling use those, so a formula may be any closure. Dataclasses would say
 each argument twice, in the class and in its factory, and take longer to import than all of this.
-
-A check takes the argument's name and value and returns the value in its normal form, so that
-schedules made from 1, 1.0 and numpy.float64(1) are equal, or raises TypeError or ValueError naming
-the argument.
 """
 
 from __future__ import annotations
 
 import math
-from operator import index
+
+from fastgd._arguments import integer
 
 TYPE_CHECKING = False  # typing and collections.abc would take longer to import than everything here
 if TYPE_CHECKING:
@@ -98,50 +95,6 @@ def half_cosine(fraction: float) -> float:
     return 0.5 * (1.0 - math.cos(math.pi * fraction))
 
 
-def as_float(expected: str, value: Any) -> float:
-    """Any number as a float, infinite and NaN included; `expected` begins the message otherwise."""
-    is_text = isinstance(
-        value, (str, bytes, bytearray)
-    )  # which float() would take, as it would bool
-    is_bool = isinstance(value, bool) or str(getattr(value, "dtype", "")).endswith("bool")
-    try:
-        if is_text or is_bool:
-            raise TypeError
-        return float(value)
-    except OverflowError:
-        raise ValueError(f"{expected}, got {value!r}") from None
-    except (TypeError, ValueError):
-        raise TypeError(f"{expected}, got {type(value).__name__}: {value!r}") from None
-
-
-def number(
-    name: str, value: Any, low: float = 0.0, high: float = math.inf, bounds: str = "[)"
-) -> float:
-    """A number in the interval from `low` to `high`, with `bounds` in the usual notation."""
-    expected = f"{name} must be a number in {bounds[0]}{low:g}, {high:g}{bounds[1]}"
-    result = as_float(expected, value)
-    inside_low = low <= result if bounds[0] == "[" else low < result
-    inside_high = result <= high if bounds[1] == "]" else result < high
-    if not (inside_low and inside_high):  # in this form also true of NaN
-        raise ValueError(f"{expected}, got {value!r}")
-    return result
-
-
-def integer(name: str, value: Any, least: int = 0) -> int:
-    """An integer of at least `least`."""
-    try:
-        if isinstance(value, bool):
-            raise TypeError
-        result = index(value)
-    except TypeError:
-        raise TypeError(
-            f"{name} must be an integer, got {type(value).__name__}: {value!r}"
-        ) from None
-    if result < least:
-        raise ValueError(f"{name} must be at least {least}, got {value!r}")
-    return result
-
-
 def items(name: str, values: Any) -> tuple[Any, ...]:
     """The items of an iterable."""
     try:
@@ -161,19 +114,3 @@ def increasing(name: str, values: Iterable[Any]) -> tuple[int, ...]:
                 f"{name} must increase, got {result[i - 1]} and then {result[i]} as {name}[{i}]"
             )
     return result
-
-
-def choice(name: str, value: Any, options: Iterable[str]) -> str:
-    """One of the strings `options`."""
-    expected = f"{name} must be one of {', '.join(map(repr, options))}"
-    if not isinstance(value, str):
-        raise TypeError(f"{expected}, got {type(value).__name__}: {value!r}")
-    if value not in options:
-        raise ValueError(f"{expected}, got {value!r}")
-    return value
-
-
-def flag(name: str, value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise TypeError(f"{name} must be True or False, got {type(value).__name__}: {value!r}")
-    return value

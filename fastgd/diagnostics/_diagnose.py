@@ -1,8 +1,4 @@
-"""Why a loss does not decrease: `diagnose`.
-
-`_run` reads a History, `_curvature` takes the curvature along its path, and the rules in `_findings_data`,
-`_findings_layers`, `_findings_rate` and `_findings_stalled` look for one cause each.
-"""
+"""`diagnose`: all rules asked, and their findings weighed."""
 
 from __future__ import annotations
 
@@ -12,15 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from fastgd._curvature import curvature_of
-from fastgd._findings import DECISIVE, RECORDS, Finding
-from fastgd._findings_data import nonfinite_data_or_loss, overfitting
-from fastgd._findings_layers import dead_initialization, exploding_gradients, vanishing_gradients
-from fastgd._findings_rate import learning_rate_too_high, learning_rate_too_low
-from fastgd._findings_stalled import noise_floor, plateau
-from fastgd._run import Run, read_run
-
-__all__ = ["Diagnosis", "Finding", "diagnose"]
+from fastgd.diagnostics._curvature import curvature_of
+from fastgd.diagnostics._findings import DECISIVE, RECORDS, Finding
+from fastgd.diagnostics._findings_data import nonfinite_data_or_loss, overfitting
+from fastgd.diagnostics._findings_layers import (
+    dead_initialization,
+    exploding_gradients,
+    vanishing_gradients,
+)
+from fastgd.diagnostics._findings_rate import learning_rate_too_high, learning_rate_too_low
+from fastgd.diagnostics._findings_stalled import noise_floor, plateau
+from fastgd.diagnostics._run import Run, read_run
 
 # In the order of causes: what a rule finds may be a consequence of what one before it finds.
 RULES = (

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sized
 from typing import Any
 
-from fastgd._objective import Arguments
-from fastgd._sampling_options import check_int
+from fastgd._arguments import integer
 from fastgd.sampling import MiniBatches
+from fastgd.training._objective import Arguments
 
 
 class Exhausted(Exception):
@@ -162,7 +162,7 @@ def check_epochs(epochs: Any, source: Iterable[Any] | None) -> int | None:
     """epochs as an int, or None."""
     if epochs is None:
         return None
-    number = check_int("epochs", epochs, 1)
+    number = integer("epochs", epochs, 1)
     if source is None:
         raise ValueError(f"epochs={number} needs data; without any, say how many steps to take")
     if number > 1 and hasattr(source, "__next__"):

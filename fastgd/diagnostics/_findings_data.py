@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastgd._curvature import Curvature
-from fastgd._findings import Finding, ramp
-from fastgd._run import TINY, Run
+from fastgd.diagnostics._curvature import Curvature
+from fastgd.diagnostics._findings import Finding, ramp
+from fastgd.diagnostics._run import TINY, Run
 
 # A run that was diverging before it overflowed had lost this much by then: ten times its first loss …
 GROWN = 10.0

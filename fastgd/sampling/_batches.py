@@ -11,8 +11,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from fastgd._rows import Rows
-from fastgd._samplers import Order
+from fastgd.sampling._rows import Rows
+from fastgd.sampling._samplers import Order
 
 Batch = tuple[Any, ...]
 Buffers = Sequence[NDArray[Any] | None]

@@ -6,10 +6,10 @@ from typing import TypeAlias
 
 import numpy as np
 
-from fastgd._curvature import Curvature
-from fastgd._findings import RECORDS, Finding, graded, ramp
-from fastgd._findings_data import diverged
-from fastgd._run import TINY, Run
+from fastgd.diagnostics._curvature import Curvature
+from fastgd.diagnostics._findings import RECORDS, Finding, graded, ramp
+from fastgd.diagnostics._findings_data import diverged
+from fastgd.diagnostics._run import TINY, Run
 
 # --- too high ---
 

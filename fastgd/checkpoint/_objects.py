@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from fastgd import _state_dict
-from fastgd._checkpoint_codec import Decoder, UserFunction, functions_in, has_state
-from fastgd._npz import Archive, Array, StoredArray
 from fastgd._optimizer import Optimizer
+from fastgd.checkpoint._codec import Decoder, UserFunction, functions_in, has_state
+from fastgd.checkpoint._npz import Archive, Array, StoredArray
 
 OPTIMIZER, RANDOM, OTHER = "optimizer", "random", "state_dict"
 KINDS = {

@@ -1,25 +1,19 @@
-"""Pictures of training: loss curves, paths over contours, schedules, learning-rate sweeps.
-
-Each function draws on the Axes given as `ax`, or on a new figure's, and returns it; matplotlib is
-imported when it is called. Lines differ by colour, dashes and marker, those of later calls on the
-same Axes too, so that they can be told apart in grey print and by every eye. Axis labels that are
-there already stay.
-"""
+"""The pictures: arguments checked, lines drawn, axes labelled."""
 
 from __future__ import annotations
 
 import ast
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from operator import index
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgd._contours import View, clipped, contour_levels, evaluate, limits, view_of
-from fastgd._curves import TITLES, as_array, curves_of
-from fastgd._drawing import (
+from fastgd._arguments import integer
+from fastgd.plot._contours import View, clipped, contour_levels, evaluate, limits, view_of
+from fastgd.plot._curves import TITLES, as_array, curves_of
+from fastgd.plot._drawing import (
     LOG_FROM,
     axes_to_draw_on,
     draw_line,
@@ -31,8 +25,6 @@ from fastgd._drawing import (
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-__all__ = ["history", "lr_sweep", "schedule", "trajectory"]
 
 Floats: TypeAlias = NDArray[np.float64]
 
@@ -81,7 +73,7 @@ def history(
     """
     names = _names(keys)
     if smooth is not None:
-        smooth = _positive("smooth", smooth)
+        smooth = integer("smooth", smooth, 1)
     _optional("log", log, bool)
     _optional("label", label, str)
     curves = curves_of(result, names, label, smooth)
@@ -209,7 +201,7 @@ def schedule(
     """
     if not schedules:
         raise TypeError("schedules: give one at least")
-    steps = _positive("steps", steps)
+    steps = integer("steps", steps, 1)
     _optional("log", log, bool)
     _optional("ylabel", ylabel, str)
     names = _schedule_names(schedules) if labels is None else list(labels)
@@ -304,7 +296,7 @@ def _paths(paths: Any) -> dict[str, Floats]:
 
 def _levels(levels: Any) -> int | list[float]:
     if isinstance(levels, (int, np.integer)):
-        return _positive("levels", levels)
+        return integer("levels", levels, 1)
     values = as_array("levels", levels)
     if not (np.isfinite(values).all() and (np.diff(values) > 0).all()):
         raise ValueError(f"levels must be finite and increase, got {levels!r}")
@@ -356,18 +348,6 @@ def _names(keys: Any) -> list[str]:
     if not names or not all(isinstance(name, str) for name in names):
         raise TypeError(f"keys must be a name or a list of names, got {keys!r}")
     return names
-
-
-def _positive(name: str, value: Any) -> int:
-    try:
-        if isinstance(value, bool):
-            raise TypeError
-        number = index(value)
-    except TypeError:
-        raise TypeError(f"{name} must be an integer, got {value!r}") from None
-    if number < 1:
-        raise ValueError(f"{name} must be at least 1, got {value!r}")
-    return number
 
 
 def _optional(name: str, value: Any, kind: type) -> None:

@@ -1,9 +1,4 @@
-"""Mini-batches: which samples a gradient step sees.
-
-`MiniBatches` keeps the epoch and the position in it. `_sampling_options` checks the options,
-`_samplers` gives an epoch's order, `_batches` cuts it into batches, `_rows` fetches their rows, and
-`_prefetch` has that done in a background thread.
-"""
+"""`MiniBatches`: the epoch, the position in it, and the batches from there on."""
 
 from __future__ import annotations
 
@@ -13,20 +8,19 @@ from typing import Any
 
 import numpy as np
 
-from fastgd._batches import Batch, Buffers, ReadAhead, gathered, singles, sliced
-from fastgd._prefetch import prefetched
-from fastgd._samplers import BlockShuffled, Order, Sequential
-from fastgd._sampling_options import (
+from fastgd._arguments import flag, integer
+from fastgd.sampling._batches import Batch, Buffers, ReadAhead, gathered, singles, sliced
+from fastgd.sampling._options import (
     Options,
-    check_bool,
     check_data,
-    check_int,
     check_labels,
     check_shard,
     check_weights,
     checksum,
     make_sampler,
 )
+from fastgd.sampling._prefetch import prefetched
+from fastgd.sampling._samplers import BlockShuffled, Order, Sequential
 
 _ALL = "; None makes one batch of all samples"
 
@@ -153,22 +147,22 @@ class MiniBatches:
         codes = None if stratify is None else check_labels(stratify, n)
         self._options = Options(
             n_samples=n,
-            batch_size=None if batch_size is None else check_int("batch_size", batch_size, 1, _ALL),
-            shuffle=check_bool("shuffle", shuffle),
-            drop_last=check_bool("drop_last", drop_last),
-            replacement=check_bool("replacement", replacement) or weights is not None,
+            batch_size=None if batch_size is None else integer("batch_size", batch_size, 1, _ALL),
+            shuffle=flag("shuffle", shuffle),
+            drop_last=flag("drop_last", drop_last),
+            replacement=flag("replacement", replacement) or weights is not None,
             weights=checksum(checked_weights),
             stratify=checksum(codes),
             shard=check_shard(shard, n),
-            block_size=None if block_size is None else check_int("block_size", block_size, 1),
+            block_size=None if block_size is None else integer("block_size", block_size, 1),
         ).completed(self._rows)
-        self._prefetch = check_int("prefetch", prefetch, 0)
-        self._reuse = check_bool("reuse", reuse)
+        self._prefetch = integer("prefetch", prefetch, 0)
+        self._reuse = flag("reuse", reuse)
         self._sampler = make_sampler(self._options, checked_weights, codes)
         # Whether the only batch is the data as they are.
         one_batch = self._options.batch_samples >= self._options.samples
         self._whole = one_batch and isinstance(self._sampler, Sequential)
-        self._cursor = _Cursor(check_int("seed", seed, 0), epoch=0)
+        self._cursor = _Cursor(integer("seed", seed, 0), epoch=0)
 
     def __len__(self) -> int:
         """Return the number of batches per epoch."""
@@ -203,7 +197,7 @@ class MiniBatches:
 
     def set_epoch(self, epoch: int) -> None:
         """Make the next `iter` start this epoch, from its first batch."""
-        self._cursor = _Cursor(self._cursor.seed, check_int("epoch", epoch, 0))
+        self._cursor = _Cursor(self._cursor.seed, integer("epoch", epoch, 0))
 
     def order(self, epoch: int | None = None) -> Order:
         """Return which samples an epoch visits, in order.
@@ -217,7 +211,7 @@ class MiniBatches:
         """
         cursor = self._cursor
         if epoch is not None:
-            cursor = _Cursor(cursor.seed, check_int("epoch", epoch, 0))
+            cursor = _Cursor(cursor.seed, integer("epoch", epoch, 0))
         return self._order(cursor.rng())
 
     def state_dict(self) -> dict[str, Any]:
@@ -257,7 +251,7 @@ class MiniBatches:
                 "when the state was saved"
             )
         seed, epoch, position = (
-            check_int(f"state_dict[{key!r}]", state_dict[key], 0)
+            integer(f"state_dict[{key!r}]", state_dict[key], 0)
             for key in ("seed", "epoch", "position")
         )
         if position > len(self):

@@ -26,7 +26,7 @@ from urllib.parse import quote
 import numpy as np
 
 from fastgd import schedules
-from fastgd._npz import DTYPE, Array, CheckpointError, StoredArray
+from fastgd.checkpoint._npz import DTYPE, Array, CheckpointError, StoredArray
 from fastgd.schedules import ReduceOnPlateau, Schedule
 
 FACTORIES: dict[str, Callable[..., Schedule]] = {

@@ -15,8 +15,12 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from fastgd._feed import Exhausted, Feed
-from fastgd._objective import (
+from fastgd._optimizer import Optimizer
+from fastgd.averaging import Average
+from fastgd.history import Floats, History
+from fastgd.schedules import ReduceOnPlateau
+from fastgd.training._feed import Exhausted, Feed
+from fastgd.training._objective import (
     Arguments,
     Objective,
     blame,
@@ -24,12 +28,8 @@ from fastgd._objective import (
     not_finite,
     sums_without_step,
 )
-from fastgd._optimizer import Optimizer
-from fastgd._progress import Progress
-from fastgd._snapshot import Snapshot
-from fastgd.averaging import Average
-from fastgd.history import Floats, History
-from fastgd.schedules import ReduceOnPlateau
+from fastgd.training._progress import Progress
+from fastgd.training._snapshot import Snapshot
 
 MOST_SKIPPED = 100  # steps in a row, before the run is given up
 MOST_LOSSES = 1000  # whose mean is the loss of a run on mini-batches

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastgd._curvature import Curvature
-from fastgd._findings import RECORDS, Finding, graded, ramp
-from fastgd._run import TINY, Run
+from fastgd.diagnostics._curvature import Curvature
+from fastgd.diagnostics._findings import RECORDS, Finding, graded, ramp
+from fastgd.diagnostics._run import TINY, Run
 
 # --- noise floor ---
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from operator import index
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgd._rows import Rows, as_rows
-from fastgd._samplers import (
+from fastgd._arguments import integer
+from fastgd.sampling._rows import Rows, as_rows
+from fastgd.sampling._samplers import (
     BlockShuffled,
     Drawn,
     Sampler,
@@ -119,28 +119,6 @@ def make_sampler(
     return Shuffled(n, part) if options.shuffle else Sequential(n, part)
 
 
-def check_int(name: str, value: Any, least: int, hint: str = "") -> int:
-    """Return the value as an int that is not below `least`."""
-    try:
-        if isinstance(value, bool):
-            raise TypeError
-        number = index(value)
-    except TypeError:
-        raise TypeError(
-            f"{name} must be an integer, not {type(value).__name__} ({value!r}){hint}"
-        ) from None
-    if number < least:
-        raise ValueError(f"{name} must be at least {least}, not {number}{hint}")
-    return number
-
-
-def check_bool(name: str, value: Any) -> bool:
-    """Return the value as a bool, which it must be already."""
-    if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name} must be True or False, not {value!r}")
-    return bool(value)
-
-
 def check_data(data: tuple[Any, ...]) -> tuple[tuple[Any, ...] | None, tuple[Rows, ...]]:
     """Return the keys, if the data are one dict, and the rows of each array."""
     keys: tuple[Any, ...] | None = None
@@ -167,7 +145,7 @@ def check_shard(shard: Any, n_samples: int) -> tuple[int, int]:
         return 0, 1
     if not isinstance(shard, (tuple, list)) or len(shard) != 2:
         raise TypeError(f"shard must be (rank, count) or None, not {shard!r}")
-    rank, count = check_int("shard's rank", shard[0], 0), check_int("shard's count", shard[1], 1)
+    rank, count = integer("shard's rank", shard[0], 0), integer("shard's count", shard[1], 1)
     if rank >= count:
         raise ValueError(f"shard's rank must be below its count, {count}, not {rank}")
     if count > n_samples:

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from queue import SimpleQueue
 
-from fastgd._batches import Batch
+from fastgd.sampling._batches import Batch
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from typing import IO, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgd._atomic_file import replacing
+from fastgd.checkpoint._atomic_file import replacing
 
 Array: TypeAlias = NDArray[Any]
 

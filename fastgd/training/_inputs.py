@@ -10,12 +10,12 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from fastgd import _tree
-from fastgd._feed import as_arguments, batches_of
 from fastgd._hyperparameters import real
-from fastgd._objective import Arguments, Objective, as_number
 from fastgd._optimizer import Optimizer
 from fastgd.averaging import Average, ExponentialAverage, TailAverage
 from fastgd.optimizers import SGD, Adagrad, Adam, AdamW, RMSprop
+from fastgd.training._feed import as_arguments, batches_of
+from fastgd.training._objective import Arguments, Objective, as_number
 
 OptimizerLike: TypeAlias = str | Optimizer | Callable[..., Optimizer]
 

@@ -1,8 +1,4 @@
-"""minimize(): gradient descent as one call.
-
-`_minimize_inputs` and `_feed` say what its arguments mean, `_objective` calls value_and_grad, and
-`_loop` is the loop.
-"""
+"""`minimize`: its arguments, and the run that is made of them."""
 
 from __future__ import annotations
 
@@ -11,27 +7,25 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from fastgd._feed import Feed, batches_of, check_epochs
+from fastgd._arguments import flag, integer
 from fastgd._hyperparameters import nonnegative
-from fastgd._loop import Loop, Rules, StepInfo
-from fastgd._minimize_inputs import (
+from fastgd._optimizer import Optimizer
+from fastgd.averaging import Average
+from fastgd.history import RECORD_ALL_BELOW, STRIDE, History
+from fastgd.training._feed import Feed, batches_of, check_epochs
+from fastgd.training._inputs import (
     OptimizerLike,
     make_average,
     make_optimizer,
     make_validation,
     prepare_params,
 )
-from fastgd._objective import Objective
-from fastgd._optimizer import Optimizer
-from fastgd._progress import make_progress
-from fastgd._sampling_options import check_bool, check_int
-from fastgd.averaging import Average
-from fastgd.history import RECORD_ALL_BELOW, STRIDE, History
+from fastgd.training._loop import Loop, Rules, StepInfo
+from fastgd.training._objective import Objective
+from fastgd.training._progress import make_progress
 
 if TYPE_CHECKING:
     from fastgd.diagnostics import Diagnosis
-
-__all__ = ["Result", "StepInfo", "minimize"]
 
 
 @dataclass(eq=False)
@@ -196,12 +190,12 @@ def minimize(
     References:
         Goodfellow et al. 2016, algorithm 7.1 (early stopping); Polyak & Juditsky 1992 (averaging).
     """
-    source = batches_of(data, batch_size, check_int("seed", seed, 0))
-    feed = Feed(source, check_int("accumulate", accumulate, 1))
+    source = batches_of(data, batch_size, integer("seed", seed, 0))
+    feed = Feed(source, integer("accumulate", accumulate, 1))
     limits = check_epochs(epochs, source), _optional("steps", steps)
     if limits == (None, None):
         raise ValueError("give steps" + ("" if source is None else " or epochs"))
-    given, tree = prepare_params(params, check_bool("copy", copy))
+    given, tree = prepare_params(params, flag("copy", copy))
     objective = Objective(value_and_grad, tree)
     rules = Rules(
         steps=limits[1],
@@ -211,7 +205,7 @@ def minimize(
         validation_every=_optional("validation_every", validation_every),
         patience=_optional("patience", patience),
         callback=callback,
-        probe=check_bool("probe", probe),
+        probe=flag("probe", probe),
     )
     _check_rules(rules, feed, average)
     total = _total_steps(rules, feed)
@@ -241,7 +235,7 @@ def minimize(
 
 def _optional(name: str, value: Any) -> int | None:
     """None, or an int of at least 1."""
-    return None if value is None else check_int(name, value, 1)
+    return None if value is None else integer(name, value, 1)
 
 
 def _check_tol(tol: Any, feed: Feed) -> float | None:

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fastgd._run import TINY, Flags, Floats, Probes, Run
+from fastgd.diagnostics._run import TINY, Flags, Floats, Probes, Run
 
 # Below this cosine between step and -gradient a step of SGD has momentum in it (or clipping by value).
 PARALLEL = 0.98

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgd import _engine
-from fastgd._samplers import Order
+from fastgd.sampling._samplers import Order
 
 PAGE_BYTES = 4096
 

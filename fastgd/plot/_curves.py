@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgd._drawing import draw_line
+from fastgd.plot._drawing import draw_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

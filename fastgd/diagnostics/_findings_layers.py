@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fastgd._curvature import Curvature
-from fastgd._findings import Finding, ramp
-from fastgd._run import TINY, Flags, Floats, Run
+from fastgd.diagnostics._curvature import Curvature
+from fastgd.diagnostics._findings import Finding, ramp
+from fastgd.diagnostics._run import TINY, Flags, Floats, Run
 
 # The gradients of arrays of a kind in a healthy network lie within a decade of each other. Deep sigmoid
 # networks pass at most a quarter of a gradient through each layer: two decades over four, three over five.

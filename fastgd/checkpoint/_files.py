@@ -1,9 +1,4 @@
-"""Checkpoints: a run in one file, from which it continues bit for bit.
-
-`_checkpoint_objects` says what is saved of an object and how it gets it back, `_checkpoint_codec` how
-that is written as JSON and arrays, `_npz` what the file looks like and how it is verified, and
-`_atomic_file` how it takes the place of an older one.
-"""
+"""`save` and `load`: a checkpoint's header, and what it refuses."""
 
 from __future__ import annotations
 
@@ -13,9 +8,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from fastgd import _npz
-from fastgd._checkpoint_codec import Decoder, Encoder
-from fastgd._checkpoint_objects import (
+from fastgd._optimizer import Optimizer
+from fastgd.checkpoint import _npz
+from fastgd.checkpoint._codec import Decoder, Encoder
+from fastgd.checkpoint._npz import Archive, Array, CheckpointError
+from fastgd.checkpoint._objects import (
     KINDS,
     OPTIMIZER,
     decode_optimizer,
@@ -25,10 +22,6 @@ from fastgd._checkpoint_objects import (
     restore,
     state_of,
 )
-from fastgd._npz import Archive, Array, CheckpointError
-from fastgd._optimizer import Optimizer
-
-__all__ = ["Checkpoint", "CheckpointError", "load", "save"]
 
 FORMAT = "fastgd checkpoint"
 VERSION = 1  # of the header; a change that an older fastgd would misread needs the next number

@@ -1,0 +1,14 @@
+"""Pictures of training: loss curves, paths over contours, schedules, learning-rate sweeps.
+
+Each function draws on the Axes given as `ax`, or on a new figure's, and returns it; matplotlib is
+imported when it is called. Lines differ by colour, dashes and marker, those of later calls on the
+same Axes too, so that they can be told apart in grey print and by every eye. Axis labels that are
+there already stay.
+
+`_plots` draws; `_curves` takes the curves out of a history, `_contours` evaluates a function on the
+plane, and `_drawing` keeps the style.
+"""
+
+from fastgd.plot._plots import history, lr_sweep, schedule, trajectory
+
+__all__ = ["history", "lr_sweep", "schedule", "trajectory"]
