@@ -9,8 +9,9 @@ from typing import Any, NoReturn
 import numpy as np
 
 from fastgd import _engine, _state_dict
+from fastgd._arguments import number
 from fastgd._groups import GroupedParameters
-from fastgd._hyperparameters import Values, evaluate, limit, real
+from fastgd._hyperparameters import Values, evaluate, limit
 from fastgd._tree import Array
 
 NONFINITE = ("propagate", "raise", "skip")
@@ -56,7 +57,7 @@ class Optimizer(GroupedParameters):
             FloatingPointError: with nonfinite="raise", a gradient has a NaN or an infinity.
         """
         if type(grad_scale) is not float or not math.isfinite(grad_scale):
-            grad_scale = _number("grad_scale", grad_scale)
+            grad_scale = number("grad_scale", grad_scale, -math.inf, bounds="()")
         outcome = _engine.retired
         while outcome == _engine.retired:  # unless another thread adds a group, once
             plan = self._plan
@@ -230,11 +231,3 @@ class Optimizer(GroupedParameters):
         """
         with self._gate:
             return _state_dict.load(self, state_dict, strict)
-
-
-def _number(name: str, value: Any) -> float:
-    """A finite number, not a schedule."""
-    value = real(name, value)
-    if callable(value):
-        raise TypeError(f"{name} must be a number, got {value!r}")
-    return float(value)

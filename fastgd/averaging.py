@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgd import _tree
-from fastgd._arguments import integer
-from fastgd._hyperparameters import fraction
+from fastgd._arguments import integer, number
 from fastgd._tree import Array
 
 Floats: TypeAlias = NDArray[np.float64]
@@ -161,9 +160,7 @@ class ExponentialAverage(Average):
     """
 
     def __init__(self, params: Any, decay: float = 0.999) -> None:
-        self.decay = fraction("decay", decay)
-        if callable(self.decay):
-            raise TypeError(f"decay must be a number in [0, 1), got {decay!r}")
+        self.decay = number("decay", decay, 0, 1, "[)")
         super().__init__(params)
 
     def _weight(self) -> float:

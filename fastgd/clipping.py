@@ -13,7 +13,7 @@ import numpy as np
 from numpy.lib.array_utils import byte_bounds
 
 from fastgd import _engine, _tree
-from fastgd._hyperparameters import limit
+from fastgd._arguments import number
 from fastgd._tree import Array
 
 FLOATS = (np.float16, np.float32, np.float64)  # besides bfloat16
@@ -80,7 +80,7 @@ def clip_grad_norm_(grads: Any, max_norm: float) -> float:
     References:
         Pascanu, Mikolov & Bengio 2013, algorithm 1.
     """
-    max_norm = _number("max_norm", max_norm)
+    max_norm = number("max_norm", max_norm, bounds="()")
     named = _writeable(grads)
     norm = global_norm(grads)
     # Not `norm > max_norm`, so that a NaN norm is seen in the gradients.
@@ -103,7 +103,7 @@ def clip_grad_value_(grads: Any, clip_value: float) -> None:
         >>> g.tolist()
         [-1.0, 0.5]
     """
-    clip_value = _number("clip_value", clip_value)
+    clip_value = number("clip_value", clip_value, bounds="()")
     for _, array in _writeable(grads):
         with np.errstate(all="ignore"):  # beyond float16 the bound is inf
             bound = array.dtype.type(clip_value)
@@ -166,13 +166,6 @@ def _share_elements(first: Array, second: Array) -> bool:
         return np.shares_memory(first, second, max_work=10_000)  # type: ignore[arg-type]
     except np.exceptions.TooHardError:  # contrived strides
         return False
-
-
-def _number(name: str, value: Any) -> float:
-    number = limit(name, value)
-    if number is None or callable(number):
-        raise TypeError(f"{name} must be a number greater than 0, got {value!r}")
-    return float(number)
 
 
 def _stand_in(array: Array) -> Array:

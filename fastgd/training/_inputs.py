@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from fastgd import _tree
-from fastgd._hyperparameters import real
+from fastgd._arguments import number
 from fastgd._optimizer import Optimizer
 from fastgd.averaging import Average, ExponentialAverage, TailAverage
 from fastgd.optimizers import SGD, Adagrad, Adam, AdamW, RMSprop
@@ -199,11 +199,11 @@ def make_average(average: Any, params: Any, total_steps: int | None) -> Average 
         if len(mine) != len(theirs) or any(a is not b for a, b in zip(mine, theirs, strict=True)):
             raise ValueError("average is of other arrays than those that are trained")
         return average
-    kind, number = average if isinstance(average, tuple) and len(average) == 2 else (average, None)
+    kind, value = average if isinstance(average, tuple) and len(average) == 2 else (average, None)
     if kind == "ema":
-        return ExponentialAverage(params, DECAY if number is None else number)
+        return ExponentialAverage(params, DECAY if value is None else value)
     if kind == "tail":
-        return TailAverage(params, _tail_start(TAIL if number is None else number, total_steps))
+        return TailAverage(params, _tail_start(TAIL if value is None else value, total_steps))
     raise ValueError(
         'average must be None, "ema", ("ema", decay), "tail", ("tail", fraction) or an object of '
         f"fastgd.averaging, got {average!r}"
@@ -211,15 +211,10 @@ def make_average(average: Any, params: Any, total_steps: int | None) -> Average 
 
 
 def _tail_start(fraction: Any, total_steps: int | None) -> int:
-    name = 'the fraction of average=("tail", fraction)'
-    part = real(name, fraction)
-    if callable(part):
-        raise TypeError(f"{name} must be a number, got {fraction!r}")
-    if not 0 < part <= 1:
-        raise ValueError(f"{name} must be in (0, 1], got {fraction!r}")
+    part = number('the fraction of average=("tail", fraction)', fraction, 0, 1, "(]")
     if total_steps is None:
         raise ValueError(
             'average="tail" needs to know how long the run is: give steps, or data with a length; '
             "or pass fastgd.averaging.TailAverage(params, start)"
         )
-    return total_steps - max(1, round(float(part) * total_steps))
+    return total_steps - max(1, round(part * total_steps))

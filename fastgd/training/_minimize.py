@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from fastgd._arguments import flag, integer
-from fastgd._hyperparameters import nonnegative
+from fastgd._arguments import flag, integer, number
 from fastgd._optimizer import Optimizer
 from fastgd.averaging import Average
 from fastgd.history import RECORD_ALL_BELOW, STRIDE, History
@@ -241,15 +240,13 @@ def _optional(name: str, value: Any) -> int | None:
 def _check_tol(tol: Any, feed: Feed) -> float | None:
     if tol is None:
         return None
-    checked = nonnegative("tol", tol)
-    if callable(checked):
-        raise TypeError(f"tol must be a number, got {tol!r}")
+    checked = number("tol", tol)
     if not feed.exact:
         raise ValueError(
             f"tol={tol!r} is for losses without noise, and the gradient of a mini-batch has some even "
             "at the minimum; use validation and patience, or a callback"
         )
-    return float(checked)
+    return checked
 
 
 def _check_rules(rules: Rules, feed: Feed, average: Any) -> None:
