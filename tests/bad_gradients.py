@@ -38,7 +38,7 @@ LEAVES: list[tuple[str, Make, type[Exception], str]] = [
     ("masked", lambda w: np.ma.masked_array(ones(4, 3), ones(4, 3) > 2), TypeError,
      "gradient 'W' is a masked"),
     ("sparse", lambda w: extra("scipy.sparse", "m.eye(4, 3, format='csr')"), TypeError,
-     NOT_AN_ARRAY),
+     NOT_AN_ARRAY + ".*toarray"),
     ("torch-grad", lambda w: extra("torch", "m.ones(4, 3, requires_grad=True)"), TypeError,
      "gradient 'W'"),
     ("torch-bfloat16", lambda w: extra("torch", "m.ones(4, 3, dtype=m.bfloat16)"), TypeError,

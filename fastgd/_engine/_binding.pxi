@@ -240,7 +240,9 @@ cdef class Binding:
             except Exception as error:  # such as of a torch tensor that requires a gradient itself
                 raise TypeError(
                     f"gradient {self.names[i]!r} cannot be read as an array: {error}") from error
-        raise TypeError(f"gradient {self.names[i]!r} must be an array or None, got {describe(grad)}")
+        hint = "; pass .toarray()" if hasattr(grad, "toarray") else ""  # sparse matrices
+        raise TypeError(
+            f"gradient {self.names[i]!r} must be an array or None, got {describe(grad)}{hint}")
 
     cdef int bind_layout(self, Py_ssize_t i, cnp.ndarray array) except -1:
         """Record a gradient that must be decoded: another dtype, order, stride or alignment."""
