@@ -244,7 +244,20 @@ class _Line:
             other, sharp = self._slope(name, moves, times, typical)
             if sharp and other.error < found.error:
                 found = other
+        for times in SHORTER:
+            # Right for lying between the slopes to either side: those of a smooth loss come closer.
+            if found.error > self.tol or self._central(found, typical):
+                break
+            other, sharp = self._slope(name, moves, times, typical)
+            if not sharp:
+                break
+            found = other
         return found
+
+    def _central(self, leaf: LeafError, typical: float) -> bool:
+        """Whether the slope is right by the difference across both sides, too."""
+        scale = max(abs(leaf.predicted), abs(leaf.measured), typical)
+        return abs(leaf.predicted - leaf.measured) - leaf.noise <= self.tol * scale
 
     def _move(self, i: int) -> Array:
         start = self.arrays[i]

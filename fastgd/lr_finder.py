@@ -250,6 +250,9 @@ def _suggestion(sweep: _Sweep, lrs: Floats) -> LRSweep:
     found = LRSweep(lrs, losses, losses if sweep.exact else base + smoothed, None, "")
     if -smoothed[lowest] <= max(0 if sweep.exact else ERRORS * error, FALL * abs(base)):
         return replace(found, reason="the loss did not fall at any rate" + ending)
+    if "data" in sweep.end and lowest >= lrs.size - 2:
+        more = ": pass data that can be gone through again, or fewer steps"
+        return replace(found, reason="the loss was still falling" + ending + more)
     steepest = float(lrs[int(np.argmin(np.diff(smoothed[: lowest + 1], prepend=0.0)))])
     most = BELOW_LOWEST * float(lrs[lowest])
     if steepest <= most:

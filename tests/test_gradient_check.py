@@ -374,3 +374,19 @@ def test_params_refused(params: Any, error: type[Exception], match: str) -> None
 def test_not_a_function() -> None:
     with pytest.raises(TypeError, match="value_and_grad"):
         check_gradient(fastgd, np.ones(2))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("factor", [0.5, 0.8, 1.0, 1.2, 1.5])
+def test_a_wrong_factor_in_float32(factor: float) -> None:
+    """The slopes to either side lie far apart at float32's steps, but not around a wrong slope."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((1000, 64))
+    y = (X @ rng.standard_normal(64) > 0) * 1.0
+
+    def squares(w: Any, X: Any, y: Any) -> tuple[float, Any]:
+        r = X @ w - y
+        return float(r @ r / len(y) / 2), factor * X.T @ r / len(y)
+
+    for seed in range(5):
+        report = fastgd.check_gradient(squares, np.zeros(64, np.float32), X, y, seed=seed)
+        assert report.ok == (factor == 1)

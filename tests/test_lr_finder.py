@@ -325,3 +325,18 @@ def test_params_refused() -> None:
         find_lr(lambda x: (0.0, x), np.ones(2, int))
     with pytest.raises(TypeError, match="value_and_grad"):
         find_lr(3, np.ones(2))  # type: ignore[arg-type]
+
+
+def test_data_that_end_while_the_loss_falls_suggest_nothing() -> None:
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((1000, 8))
+    y = X @ rng.standard_normal(8)
+
+    def squares(w: Any, X: Any, y: Any) -> tuple[float, Any]:
+        r = X @ w - y
+        return float(r @ r / len(y)), 2 * X.T @ r / len(y)
+
+    batches = ((X[i : i + 50], y[i : i + 50]) for i in range(0, 1000, 50))
+    sweep = fastgd.find_lr(squares, np.zeros(8), batches, "adam")
+    assert sweep.suggestion is None
+    assert "as the data did: pass data that can be gone through again" in sweep.reason

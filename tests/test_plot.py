@@ -248,6 +248,14 @@ class TestHistory:
         assert len(plot.history({"loss": [1.0, 2.0]}, smooth=1).lines) == 1
         assert labels(plot.history({"loss": [1.0, 2.0]}, smooth=99)) == ["loss (mean of 2 steps)"]
 
+    def test_each_key_has_the_steps_it_was_recorded_at(self) -> None:
+        record = {
+            "step": np.arange(5), "loss": np.ones(5), "validation_step": np.array([2, 4]),
+            "validation_loss": np.ones(2), "probe_step": np.array([1]), "probe_lr": np.ones(1),
+        }  # fmt: skip
+        lines = plot.history(record, ["loss", "validation_loss", "probe_lr"]).get_lines()
+        assert [list(line.get_xdata()) for line in lines] == [[0, 1, 2, 3, 4], [2, 4], [1]]
+
     @pytest.mark.parametrize(
         ("result", "options", "error", "message"),
         [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -277,3 +278,43 @@ def test_doctests() -> None:
     result = doctest.testmod(_minimize)
     assert result.attempted > 0
     assert result.failed == 0
+
+
+def test_accumulating_reused_buffers() -> None:
+    """A MiniBatches that fills its buffers anew gives the same steps as one that does not."""
+
+    def mean_row(w: Any, xb: Any) -> tuple[float, Any]:
+        return float(xb @ w), xb.copy()
+
+    ends = []
+    for reuse in (False, True):
+        batches = MiniBatches(np.arange(8.0).reshape(8, 1), batch_size=1, seed=0, reuse=reuse)
+        w = np.zeros(1)
+        minimize(
+            lambda w, xb: mean_row(w, xb[0]), w, data=batches, optimizer="sgd", lr=1.0, epochs=2,
+            accumulate=4,
+        )  # fmt: skip
+        ends.append(w)
+    assert_same_bits(ends[0], ends[1])
+    assert ends[0][0] == -2 * (0 + 1 + 2 + 3 + 4 + 5 + 6 + 7) / 4
+
+
+@pytest.mark.parametrize("compose", [lambda p: p, lambda p: schedules.warmup(p, 2)])
+def test_plateaus_are_updated_wherever_they_stand(compose: Callable[[Any], Any]) -> None:
+    plateau = schedules.ReduceOnPlateau(0.1, patience=0)
+    minimize(
+        lambda w: (1.0, np.zeros(1)), np.ones(1), steps=5, lr=compose(plateau),
+        validation=lambda w: 1.0,
+    )  # fmt: skip
+    assert plateau.last_epoch == 5  # the last validation, at the end of an epoch, is one like the others
+
+
+def test_the_training_arrays_may_validate() -> None:
+    data = (np.ones((6, 1)), np.ones(6))
+
+    def squares(w: Any, x: Any, y: Any) -> tuple[float, Any]:
+        r = x @ w - y
+        return float(r @ r), 2 * x.T @ r
+
+    result = minimize(squares, np.zeros(1), data=data, validation=data, epochs=3, batch_size=2)
+    assert result.history.validation_loss.size == 3

@@ -410,3 +410,24 @@ def test_the_best_is_restored_after_a_loss_that_is_not_finite() -> None:
     result = minimize_regression(function, params, validation=validation, patience=5, probe=False)
     assert result.reason.startswith("nonfinite")
     assert_params(params, kept[0])
+
+
+def test_patience_restores_the_best_after_an_error_too() -> None:
+    w, calls, seen = np.array([3.0]), [0], []
+
+    def uphill(w: Any, x: Any) -> tuple[float, Any]:
+        calls[0] += 1
+        if calls[0] == 9:
+            raise RuntimeError("disk full")
+        return float(w @ w), -2 * w
+
+    def validation(w: Any) -> float:
+        seen.append(w.copy())
+        return float(w[0] ** 2)
+
+    with pytest.raises(RuntimeError, match="disk full"):
+        minimize(
+            uphill, w, data=np.zeros((4, 1)), batch_size=2, optimizer="sgd", lr=0.1, epochs=50,
+            validation=validation, patience=20, probe=False,
+        )  # fmt: skip
+    assert_same_bits(w, seen[0])

@@ -55,23 +55,24 @@ def curves_of(result: Any, names: list[str], label: str | None, smooth: int | No
         y = _column(record, name)
         if y is None:
             raise ValueError(f"keys: the history has no {name!r}")
-        curves.append(_curve(record, "step", name, y, smooth, label, len(names) > 1))
+        curves.append(_curve(record, name, y, smooth, label, len(names) > 1))
         validation = _column(record, "validation_loss") if name == "loss" else None
         if validation is not None and "validation_loss" not in names:
-            key = "step" if _column(record, "validation_step") is None else "validation_step"
-            curves.append(_curve(record, key, "validation_loss", validation, 1, label, True))
+            curves.append(_curve(record, "validation_loss", validation, 1, label, True))
     return curves
 
 
 def _curve(
     record: Any,
-    step_key: str,
     name: str,
     y: Floats,
     smooth: int | None,
     label: str | None,
     several: bool,
 ) -> Curve:
+    kind = name.partition("_")[0]
+    own = f"{kind}_step" if kind in ("validation", "probe") else "step"
+    step_key = "step" if _column(record, own) is None else own
     x = _column(record, step_key)
     if x is None:
         x = np.arange(y.size, dtype=np.float64)

@@ -138,7 +138,7 @@ def _as_ndarray(name: str, data: Any) -> NDArray[Any]:
     if not isinstance(data, np.ndarray) and not hasattr(data, "__array__"):
         hint = ""
         if isinstance(data, (list, tuple)):
-            hint = f"; pass numpy.asarray({name}), and several arrays as separate arguments"
+            hint = "; pass numpy.asarray(…) of it, and several arrays as separate arguments"
         raise TypeError(f"{name} must be an array, not {type(data).__name__}{hint}")
     array = np.asarray(data)
     if array.ndim == 0:

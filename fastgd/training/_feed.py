@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sized
+from copy import deepcopy
 from typing import Any
 
 from fastgd._arguments import integer
@@ -68,9 +69,12 @@ class Feed:
         return self._source._options.samples if isinstance(self._source, MiniBatches) else None
 
     @property
-    def reuses_memory(self) -> bool:
-        """Whether a batch is overwritten when the next one is taken."""
-        return isinstance(self._source, MiniBatches) and self._source._reuse
+    def at_end(self) -> bool:
+        """Whether the last step was the last of an epoch, as far as can be known."""
+        if self.exact or not isinstance(self._source, Sized):
+            return self.exact
+        begun = 0 if self._origin is None else self._origin["position"]
+        return bool(begun + self.used >= len(self._source))
 
     def epoch(self) -> Generator[list[Arguments], None, None]:
         """The batches of each step of an epoch.
@@ -99,9 +103,11 @@ class Feed:
         """The batches in groups; returns how many there were."""
         count = 0
         group: list[Arguments] = []
+        overwritten = isinstance(self._source, MiniBatches) and self._source._reuse
         for batch in iterator:
             count += 1
-            group.append(as_arguments(batch))
+            arguments = as_arguments(batch)
+            group.append(deepcopy(arguments) if overwritten and self.accumulate > 1 else arguments)
             if len(group) == self.accumulate:
                 yield group
                 group = []

@@ -14,6 +14,7 @@ from fastgd._arguments import number
 from fastgd._optimizer import Optimizer
 from fastgd.averaging import Average, ExponentialAverage, TailAverage
 from fastgd.optimizers import SGD, Adagrad, Adam, AdamW, RMSprop
+from fastgd.sampling import MiniBatches
 from fastgd.training._feed import as_arguments, batches_of
 from fastgd.training._objective import Arguments, Objective, as_number
 
@@ -155,10 +156,11 @@ def make_validation(
         return None
     if callable(validation):
         return lambda params: as_number("what validation returns", validation(params))
-    if validation is data or hasattr(validation, "__next__"):
+    in_use = validation is data and isinstance(data, MiniBatches)
+    if in_use or hasattr(validation, "__next__"):
         raise ValueError(
             "validation must be a function of the parameters, or data of its own that can be gone "
-            "through again and again"
+            "through again and again; pass the arrays, or another MiniBatches of them"
         )
     batches = batches_of(validation, None, 0)
     assert batches is not None

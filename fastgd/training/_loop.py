@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -18,7 +18,7 @@ import numpy as np
 from fastgd._optimizer import Optimizer
 from fastgd.averaging import Average
 from fastgd.history import Floats, History
-from fastgd.schedules import ReduceOnPlateau
+from fastgd.schedules import ReduceOnPlateau, Schedule
 from fastgd.training._feed import Exhausted, Feed
 from fastgd.training._objective import (
     Arguments,
@@ -142,6 +142,10 @@ class Loop:
         except KeyboardInterrupt:
             self.reason, self.converged = "interrupted", False
             self._choose()
+        except BaseException:
+            if self._average is None and self._best_metric < math.inf:
+                self._best.restore()
+            raise
         finally:
             optimizer.track_norms = track_norms
             self._feed.settle()
@@ -269,7 +273,7 @@ class Loop:
         with np.errstate(over="ignore", invalid="ignore"):
             product, update = float(sums[3].sum()) * scale, math.sqrt(sums[1].sum())
         self._open_probe = (step, loss, product, update, lr)
-        if not self._feed.exact and not (len(batches) > 1 and self._feed.reuses_memory):
+        if not self._feed.exact:
             after = sum(self._objective(batch)[0] for batch in batches) / len(batches)
             self._close_probe(after)
 
@@ -295,17 +299,17 @@ class Loop:
         """The parameters that the run would return."""
         return self._live if self._average is None else self._average.params
 
-    def _validate(self, last: bool = False) -> None:
+    def _validate(self, out_of_turn: bool = False) -> None:
         rules, optimizer = self._rules, self._optimizer
         assert rules.validation is not None
         candidate = self._candidate()
         loss = rules.validation(candidate)
         self._validated_at = self._attempts
         self.history.record_validation(optimizer.step_count, loss)
-        if not last:
+        if not out_of_turn:
             for schedule in _plateau_schedules(optimizer):
                 schedule.update(loss)
-        if rules.patience is not None and self._gives_up(loss, candidate) and not last:
+        if rules.patience is not None and self._gives_up(loss, candidate) and not out_of_turn:
             raise Stop("patience")
 
     def _gives_up(self, metric: float, candidate: Any = None) -> bool:
@@ -370,8 +374,9 @@ class Loop:
             except Stop as stop:
                 if stop.converged:
                     self.reason, self.converged = stop.reason, True
-        if self._rules.validation is not None and self._validated_at != self._attempts:
-            self._validate(last=True)
+        rules = self._rules
+        if rules.validation is not None and self._validated_at != self._attempts:
+            self._validate(out_of_turn=rules.validation_every is not None or not self._feed.at_end)
 
     def _choose(self) -> None:
         """The parameters to return, and their loss."""
@@ -403,6 +408,16 @@ def _mean(losses: Sequence[float]) -> float:
 def _plateau_schedules(optimizer: Optimizer) -> list[ReduceOnPlateau]:
     """Every ReduceOnPlateau among the hyperparameters, once."""
     values = [value for group in optimizer._groups for value in group.constants.values()]
-    values += [part for value in values if isinstance(value, tuple) for part in value]
-    values += [optimizer.clip_norm, optimizer.clip_value]
-    return list({id(v): v for v in values if isinstance(v, ReduceOnPlateau)}.values())
+    found = _plateaus_in([*values, optimizer.clip_norm, optimizer.clip_value])
+    return list({id(plateau): plateau for plateau in found}.values())
+
+
+def _plateaus_in(value: Any) -> Iterator[ReduceOnPlateau]:
+    """Also as parts of pairs and of other schedules."""
+    if isinstance(value, ReduceOnPlateau):
+        yield value
+    if isinstance(value, Schedule):
+        value = list(value._arguments.values())
+    if isinstance(value, (list, tuple)):
+        for part in value:
+            yield from _plateaus_in(part)

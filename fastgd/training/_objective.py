@@ -69,13 +69,17 @@ def as_number(what: str, value: Any, hint: str = "") -> float:
 
     Raises: TypeError saying `what` it is that is none, and the hint.
     """
-    shape = np.shape(value) if hasattr(value, "__array__") else ()
-    if shape != ():
-        raise TypeError(f"{what} must be a single number, got an array of shape {shape}{hint}")
-    dtype = np.asarray(value).dtype
-    if dtype.kind not in "fiu" and dtype.name != "bfloat16":
+    try:
+        array = np.asarray(value)
+    except Exception as error:  # such as of a torch tensor that requires a gradient
+        raise TypeError(f"{what} cannot be read as a number: {error}{hint}") from error
+    if array.shape != ():
+        raise TypeError(
+            f"{what} must be a single number, got an array of shape {array.shape}{hint}"
+        )
+    if array.dtype.kind not in "fiu" and array.dtype.name != "bfloat16":
         raise TypeError(f"{what} must be a real number, got {_describe(value)}{hint}")
-    return float(value)
+    return float(array)
 
 
 def _describe(value: Any) -> str:
