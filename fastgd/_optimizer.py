@@ -41,9 +41,9 @@ class Optimizer(GroupedParameters):
         be float16, float32, float64 or ml_dtypes' bfloat16, and are never written.
 
         Args:
-            grads: the structure of the parameters (for a list of groups: a list with one tree for
-                each group), each leaf an array of its parameter's shape. None skips a parameter,
-                or a whole container, and leaves its state and its step count alone.
+            grads: the structure of the parameters (for several groups: a list with one tree for
+                each; for one group its tree), each leaf an array of its parameter's shape. None
+                skips a parameter, or a whole container, and leaves its state and its step count alone.
             grad_scale: multiplies every gradient before anything else, for example the inverse of a
                 loss scale or of the number of accumulated batches.
 
@@ -61,14 +61,12 @@ class Optimizer(GroupedParameters):
         outcome = _engine.retired
         while outcome == _engine.retired:  # unless another thread adds a group, once
             plan = self._plan
-            clip_norm, clip_value = self._limits or self._limits_at(plan.step_count)
             outcome = plan.step(
                 grads,
                 self._groups,
                 self.coefficients,
                 grad_scale,
-                clip_norm,
-                clip_value,
+                self._limits or self._limits_at,
                 self._finite_only,
                 self.track_norms,
             )
@@ -154,17 +152,19 @@ class Optimizer(GroupedParameters):
 
     @property
     def grad_norm(self) -> float | None:
-        """The global norm of the last step's gradients, times grad_scale, before clipping.
+        """The global norm of the gradients of the last step taken, times grad_scale, before clipping.
 
-        None where it was not computed: it is with clip_norm and with nonfinite="raise" or "skip".
+        None where it was not computed (it is with clip_norm and with nonfinite="raise" or "skip"), and
+        after rebind() or another change of the arrays. Steps skipped or refused leave it as it is.
         """
         return self._plan.grad_norm
 
     def norms(self) -> dict[str, Array]:
-        """Norms of every parameter's gradient, update and value in the last step.
+        """Norms of every parameter's gradient, update and value in the last step taken.
 
         With `track_norms = True` a step sums them block by block while it updates, in the same pass
-        over memory. The gradient is the caller's, before grad_scale and clipping.
+        over memory. The gradient is the caller's, before grad_scale and clipping. A norm whose square
+        is beyond a double's range is inf.
 
         Returns:
             {"grad": …, "update": …, "param": …, "grad_dot_update": …}, each a float64 array with an
@@ -172,7 +172,8 @@ class Optimizer(GroupedParameters):
             of gradient and update (the loss changes by it, to first order).
 
         Raises:
-            RuntimeError: no step has been taken with track_norms on.
+            RuntimeError: the last step was taken without track_norms, or none was since the optimizer
+                was made, rebound or given other arrays.
         """
         squares = self._plan.sums()
         if squares is None:

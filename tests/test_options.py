@@ -262,3 +262,33 @@ def test_stand_alone_clipping_equals_the_fused(rng: np.random.Generator) -> None
     assert fastgd.clip_grad_norm_(clipped, 3.0) == pytest.approx(2.5, rel=1e-14)
     fastgd.clip_grad_value_(grads, 0.5)
     assert max(float(np.abs(g).max()) for g in grads) == 0.5
+
+
+def test_norms_are_those_of_the_last_step_taken() -> None:
+    opt = fastgd.SGD([np.ones(2), np.ones(3)], lr=0.5, nonfinite="skip")
+    opt.track_norms = True
+    assert opt.step([np.ones(2), np.full(3, 2.0)])
+    norms, grad_norm = opt.norms(), opt.grad_norm
+    with pytest.raises(ValueError, match="shape"):
+        opt.step([None, np.ones(4)])
+    assert not opt.step([np.full(2, np.nan), np.full(3, 14.0)])
+    for name, values in opt.norms().items():
+        assert_same_bits(values, norms[name])
+    assert opt.grad_norm == grad_norm
+    opt.track_norms = False
+    assert opt.step([np.ones(2), np.ones(3)])
+    with pytest.raises(RuntimeError, match="track_norms"):
+        opt.norms()
+
+
+def test_schedules_of_clipping_see_the_count_of_their_step() -> None:
+    seen = []
+
+    def limit(step: int) -> float:
+        seen.append(step)
+        return 1.0
+
+    opt = fastgd.SGD(np.ones(3), lr=0.1, clip_norm=limit, clip_value=lambda step: 1.0 + step)
+    for _ in range(3):
+        opt.step(np.ones(3))
+    assert seen == [0, 1, 2]

@@ -7,6 +7,7 @@ import gc
 import threading
 import weakref
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -160,6 +161,19 @@ def test_looking_and_saving_while_stepping() -> None:
         entry = state["state"]["params"]
         assert entry["step"] == state["step_count"]
         assert (entry["momentum_buffer"] == entry["step"]).all()
+
+
+def test_norms_of_other_gradients_while_stepping() -> None:
+    """minimize's `tol` asks the plan for a norm, whose gradients must not get into a step."""
+    w = np.ones(1_000_000, np.float32)
+    opt = fastgd.SGD(w, lr=1.0)
+    zeros, ones = np.zeros_like(w), np.ones_like(w)
+    with ThreadPoolExecutor(1) as pool:
+        steps = pool.submit(lambda: [opt.step(zeros) for _ in range(60)])
+        while not steps.done():
+            assert opt._plan.norm(ones) == 1000
+        steps.result()
+    assert (w == 1).all()
 
 
 def test_loading_while_stepping() -> None:

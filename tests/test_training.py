@@ -306,7 +306,9 @@ def test_plateaus_are_updated_wherever_they_stand(compose: Callable[[Any], Any])
         lambda w: (1.0, np.zeros(1)), np.ones(1), steps=5, lr=compose(plateau),
         validation=lambda w: 1.0,
     )  # fmt: skip
-    assert plateau.last_epoch == 5  # the last validation, at the end of an epoch, is one like the others
+    assert (
+        plateau.last_epoch == 5
+    )  # the last validation, at the end of an epoch, is one like the others
 
 
 def test_the_training_arrays_may_validate() -> None:

@@ -46,8 +46,7 @@ class Plan(Binding):
         groups: list[ParamGroup],
         coefficients: Callable[[dict[str, Any], int], tuple[float, ...]],
         grad_scale: float,
-        clip_norm: float,
-        clip_value: float,
+        limits: tuple[float, float] | Callable[[int], tuple[float, float]],
         finite_only: bool,
         track: bool,
     ) -> int: ...

@@ -21,19 +21,13 @@ cimport cython
 cimport numpy as cnp
 from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc
 from cython.parallel cimport prange
-from libc.math cimport INFINITY, NAN, fabs, isfinite, sqrt as root
-from libc.string cimport memcpy
+from libc.math cimport INFINITY, fabs, isfinite, sqrt as root
+from libc.string cimport memcpy, memset
 
 import numpy as np
 
 from fastgd._engine._codecs cimport BF16, F16, F32, F64, Format, Layout, decode
-from fastgd._engine._reductions cimport (
-    Sums,
-    add_block,
-    largest_magnitude,
-    scaled_sum_of_squares,
-    sum_of_squares,
-)
+from fastgd._engine._reductions cimport LANES, Sums, add_block, add_lanes, add_squares
 from fastgd._engine._rules cimport (
     CLIP_VALUE,
     SCALE,
@@ -110,6 +104,7 @@ cdef struct Work:
     double* update_squares
     double* param_squares
     double* products         # of gradient and update
+    double scale             # of the elements whose squares are summed
     int rule
     bint track
 
@@ -132,6 +127,15 @@ cdef inline floating* shifted(floating* base, size_t address, Py_ssize_t by) noe
     return NULL if address == 0 else (<floating*> address) + by
 
 
+cdef inline const floating* gradient(const Span* span, Py_ssize_t at, Py_ssize_t n,
+                                     floating* scratch) noexcept nogil:
+    """n elements of the gradient from `at` on, n at most BLOCK where they must be decoded."""
+    if span.layout == 0:
+        return (<const floating*> span.grad) + at
+    decode(<const Layout*> span.layout, at, n, scratch)
+    return scratch
+
+
 cdef void update_piece(floating* p, const Work* work, const Span* span, Py_ssize_t begin,
                        Py_ssize_t end, Py_ssize_t piece) noexcept nogil:
     """Elements begin … end of one array. Tracking adds sums over blocks that are in cache anyway."""
@@ -150,11 +154,7 @@ cdef void update_piece(floating* p, const Work* work, const Span* span, Py_ssize
         a = shifted(p, span.slots[0], at)
         b = shifted(p, span.slots[1], at)
         c = shifted(p, span.slots[2], at)
-        if span.layout != 0:
-            decode(<const Layout*> span.layout, at, n, &decoded[0])
-            g = &decoded[0]
-        else:
-            g = (<const floating*> span.grad) + at
+        g = gradient(span, at, n, &decoded[0])
         if work.track:
             memcpy(&before[0], p + at, n * sizeof(floating))
         call_rule(work.rule, k, p + at, g, a, b, c, n)
@@ -172,17 +172,15 @@ cdef void reduce_piece(floating* p, const Work* work, const Span* span, Py_ssize
                        Py_ssize_t end, Py_ssize_t piece) noexcept nogil:
     """The gradient's sum of squares over one piece. `p` only carries the type."""
     cdef floating decoded[BLOCK]
+    cdef double lanes[LANES]
     cdef Py_ssize_t at = begin, n
-    cdef double total = 0
-    if span.layout == 0:
-        total = sum_of_squares((<const floating*> span.grad) + begin, end - begin)
-    else:
-        while at < end:
-            n = min(<Py_ssize_t> BLOCK, end - at)
-            decode(<const Layout*> span.layout, at, n, &decoded[0])
-            total += sum_of_squares(<const floating*> &decoded[0], n)
-            at += n
-    work.grad_squares[piece] = total
+    cdef Py_ssize_t stride = BLOCK if span.layout != 0 else end - begin
+    memset(&lanes[0], 0, sizeof(lanes))
+    while at < end:
+        n = min(stride, end - at)
+        add_squares(&lanes[0], gradient(span, at, n, &decoded[0]), n, work.scale)
+        at += n
+    work.grad_squares[piece] = add_lanes(&lanes[0])
 
 
 cdef void visit_chunk(const Work* work, Py_ssize_t chunk, Pass what) noexcept nogil:

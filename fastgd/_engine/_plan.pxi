@@ -24,21 +24,21 @@ cdef class Plan(Binding):
     """
 
     cdef readonly cnp.ndarray steps
-    cdef readonly object grad_norm  # before clipping, None where the last step did not need it
+    cdef readonly object grad_norm  # before clipping, None where the last step taken did not need it
     cdef public Py_ssize_t step_count
     cdef public bint retired  # replaced by another plan
     cdef Gate gate
-    cdef Pace pace
     cdef list slots           # kept alive, since the spans hold their addresses
     cdef cnp.int64_t[::1] step_counts
     cdef double[:, ::1] coefficients
-    cdef bint rows_are_groups, uniform
+    cdef double[::1] array_sums     # of the squares of each gradient, times a scale's square
+    cdef double[:, ::1] tracked_sums
+    cdef bint rows_are_groups, uniform, tracked, any_double
 
     def __cinit__(self, list params, list names, list groups, tuple specs, Gate gate, str rule,
                   list slots, list steps, Py_ssize_t step_count):
         cdef Py_ssize_t i, j
         self.gate = gate
-        self.pace = Pace()
         self.slots = slots
         self.step_count = step_count
         self.steps = np.array(steps, np.int64)
@@ -48,13 +48,17 @@ cdef class Plan(Binding):
                 if slot is not None:
                     self.spans[i].slots[j] = <size_t> cnp.PyArray_DATA(slot)
         self.sort_addresses()
+        self.any_double = bool((self.span_array["double_"] == 1).any())
+        self.array_sums = np.zeros(self.count)
+        self.tracked_sums = np.zeros((4, self.count))
         self.coefficients = np.zeros((self.group_count, WIDTH))
         self.rows_are_groups = True
         self.note_uniformity()
+        self.work.scale = 1
         self.work.rule = rule_names.index(rule)
 
-    def step(self, grads, list groups, coefficients, double grad_scale, double clip_norm,
-             double clip_value, bint finite_only, bint track):
+    def step(self, grads, list groups, coefficients, double grad_scale, limits, bint finite_only,
+             bint track):
         """Validate everything, then take the step.
 
         Args:
@@ -63,8 +67,8 @@ cdef class Plan(Binding):
             coefficients: a function of (hyperparameters, t) that returns (weight decay, the rule's
                 coefficients …) for the arrays of a group that take their t-th step now.
             grad_scale: multiplies every gradient.
-            clip_norm: the largest global norm, inf for no clipping.
-            clip_value: the largest magnitude of an element, inf for no clipping.
+            limits: the largest global norm and the largest magnitude of an element, inf for no
+                clipping; or a function of the step count that returns the two.
             finite_only: take no step when a gradient has a NaN or an infinity.
             track: also sum the squares of gradients, updates and parameters, for `sums`.
 
@@ -72,6 +76,7 @@ cdef class Plan(Binding):
             TAKEN; or RETIRED, if another thread has put a new plan in this one's place; or the number
             of the first non-finite gradient, which kept the step from being taken.
         """
+        cdef double clip_norm, clip_value
         self.gate.enter()
         try:
             if self.retired:
@@ -81,6 +86,10 @@ cdef class Plan(Binding):
                 self.rows_from_groups(groups, coefficients)
             else:
                 self.rows_from_counts(groups, coefficients)
+            if callable(limits):
+                self.foreign_code = True
+                limits = limits(self.step_count)
+            clip_norm, clip_value = limits
             if self.foreign_code:
                 self.check_unmoved()
             return self.run(grad_scale, clip_norm, clip_value, finite_only, track)
@@ -89,32 +98,26 @@ cdef class Plan(Binding):
             self.gate.leave()
 
     def norm(self, grads):
-        """The global norm of `grads`, without a step; the gate is not used."""
+        """The global norm of `grads`, without a step."""
+        self.gate.enter()
         try:
             self.bind(grads)
             if self.foreign_code:
                 self.check_unmoved()
-            self.sweep(REDUCE, team_size(self.elements, SERIAL_BELOW))
-            return self.finish_norm(1.0)[0]
+            return self.gradient_norm(team_size(self.elements, SERIAL_BELOW))
         finally:
             self.release()
+            self.gate.leave()
 
     def sums(self):
-        """What the last step with `track` has summed over each array.
+        """What the last step taken has summed over each array.
 
         Returns: (4, number of arrays) float64: the squares of its gradient, of its update and of
         itself after the step, and gradient times update; zeros for an array without a gradient.
-        None if the last step was taken without `track`.
+        None if the step was taken without `track`.
         """
-        cdef Py_ssize_t which
-        cdef double[:, ::1] out
-        if not self.work.track:
-            return None
-        result = np.zeros((4, self.count))
-        out = result
-        for which in range(4):
-            self.add_pieces(which, out[which])
-        return result
+        with self.gate:
+            return np.array(self.tracked_sums) if self.tracked else None
 
     # --- rows of coefficients ---
 
@@ -180,13 +183,14 @@ cdef class Plan(Binding):
         cdef double norm = 0, factor = grad_scale
         cdef Py_ssize_t i, culprit
         cdef bint reduce = clip_norm != INFINITY or finite_only
-        cdef int team = self.pace.choose(self.elements, SERIAL_BELOW)
+        cdef Pace pace = self.gate.pace
+        cdef int team = pace.choose(self.elements, SERIAL_BELOW)
         self.work.coefficients = &self.coefficients[0, 0]
         self.work.track = track
         if reduce:
-            self.sweep(REDUCE, team)
-            norm, culprit = self.finish_norm(fabs(grad_scale))
-            if finite_only and culprit >= 0:
+            norm = fabs(grad_scale) * self.gradient_norm(team)
+            culprit = self.culprit() if finite_only else -1
+            if culprit >= 0:
                 return culprit
             self.grad_norm = norm
             # A NaN norm gives NaN, which propagates; a norm of 0 gives inf, hence 1.
@@ -196,7 +200,11 @@ cdef class Plan(Binding):
             self.coefficients[i, SCALE] *= factor
             self.coefficients[i, CLIP_VALUE] = clip_value
         self.sweep(UPDATE_BACKWARDS if reduce else UPDATE, team)
-        self.pace.done(self.elements)
+        pace.done(self.elements)
+        if track:
+            for i in range(4):
+                self.add_pieces(i, self.tracked_sums[i])
+        self.tracked = track
         for i in range(self.count):
             self.step_counts[i] += self.has_gradient(i)
         if self.present != self.count:
@@ -216,9 +224,10 @@ cdef class Plan(Binding):
         return 0
 
     cdef int add_pieces(self, Py_ssize_t which, double[::1] out) except -1:
-        """Add up the pieces of each array, in order."""
+        """The sum over the pieces of each array, in order."""
         cdef Py_ssize_t number, piece, i
         cdef const double* values = self.work.grad_squares + which * self.partials.shape[1]
+        out[:] = 0
         for number in range(self.work.chunk_count):
             i = self.work.first[number]
             for piece in range(self.work.piece[number], self.work.piece[number + 1]):
@@ -227,74 +236,33 @@ cdef class Plan(Binding):
                 i += 1
         return 0
 
-    cdef tuple finish_norm(self, double scale):
-        """The global norm from the pieces, and the first array that is not finite or -1.
-
-        A float64 sum outside 1e-200 … 1e200 may have lost range: it is taken again over elements
-        divided by the largest.
-        """
-        cdef Py_ssize_t i, culprit = -1
-        cdef double total = 0, largest = 0
-        cdef double[::1] sums = np.zeros(self.count)
-        cdef double[::1] scales
-        self.add_pieces(0, sums)
-        for i in range(self.count):
-            total += sums[i]
-        if 1e-200 < total < 1e200:
-            return scale * root(total), -1
-        scales = np.ones(self.count)
-        for i in range(self.count):
-            if self.spans[i].double_ and self.has_gradient(i) and not 1e-200 < sums[i] < 1e200:
-                scales[i] = self.largest_of(i)
-                # Not finite or all zeros: the largest magnitude says it all.
-                sums[i] = self.rescaled_sum(i, scales[i]) if 0 < scales[i] < INFINITY else scales[i]
-            if culprit < 0 and not isfinite(sums[i]):
-                culprit = i
-            if sums[i] != 0 and scales[i] > largest:
-                largest = scales[i]
-        if culprit >= 0:
-            return INFINITY if all_inf(sums) else NAN, culprit
-        total = 0
-        for i in range(self.count):
-            if sums[i] != 0:
-                total += sums[i] * (scales[i] / largest) ** 2
-        return scale * largest * root(total), culprit
-
-    cdef double largest_of(self, Py_ssize_t i) except? -1:
-        """The largest magnitude in a float64 parameter's gradient, NaN where there is one."""
-        cdef double[BLOCK] decoded
-        cdef double largest = 0, value
-        cdef Py_ssize_t at = 0, n
-        if self.spans[i].layout == 0:
-            return largest_magnitude(<const double*> self.spans[i].grad, self.spans[i].length)
-        while at < self.spans[i].length and largest == largest:
-            n = min(<Py_ssize_t> BLOCK, self.spans[i].length - at)
-            decode(<const Layout*> self.spans[i].layout, at, n, &decoded[0])
-            value = largest_magnitude(<const double*> &decoded[0], n)
-            if not value <= largest:
-                largest = value
-            at += n
-        return largest
-
-    cdef double rescaled_sum(self, Py_ssize_t i, double scale) except? -1:
-        cdef double[BLOCK] decoded
+    cdef double sum_squares(self, double scale, int team) except? -1:
+        """The sum of the squares of all gradients times `scale`; each array's in array_sums."""
+        cdef Py_ssize_t i
         cdef double total = 0
-        cdef Py_ssize_t at = 0, n
-        if self.spans[i].layout == 0:
-            return scaled_sum_of_squares(
-                <const double*> self.spans[i].grad, self.spans[i].length, scale)
-        while at < self.spans[i].length:
-            n = min(<Py_ssize_t> BLOCK, self.spans[i].length - at)
-            decode(<const Layout*> self.spans[i].layout, at, n, &decoded[0])
-            total += scaled_sum_of_squares(<const double*> &decoded[0], n, scale)
-            at += n
+        self.work.scale = scale
+        self.sweep(REDUCE, team)
+        self.add_pieces(0, self.array_sums)
+        for i in range(self.count):
+            total += self.array_sums[i]
         return total
 
+    cdef double gradient_norm(self, int team) except? -1:
+        """The global norm. A NaN or an infinity shows in it, and in the sums of its arrays.
 
-cdef bint all_inf(double[::1] sums) noexcept:
-    """Whether no sum is NaN."""
-    cdef Py_ssize_t i
-    for i in range(sums.shape[0]):
-        if sums[i] != sums[i]:
-            return False
-    return True
+        A sum of squares outside 1e-200 … 1e200 may have lost range, as sums of float64 squares can:
+        it is taken again over elements times a power of two that keeps every finite one in range.
+        """
+        cdef double scale = 1, total = self.sum_squares(scale, team)
+        if not 1e-200 < total < 1e200 and self.any_double:
+            scale = 2.0 ** 600 if total < 1 else 2.0 ** -600
+            total = self.sum_squares(scale, team)
+        return root(total) / scale
+
+    cdef Py_ssize_t culprit(self) noexcept:
+        """The first array whose gradient is not finite, by gradient_norm's sums."""
+        cdef Py_ssize_t i
+        for i in range(self.count):
+            if not isfinite(self.array_sums[i]):
+                return i
+        return -1

@@ -3,7 +3,7 @@
 Lane l of a block adds elements l, l + LANES, l + 2 LANES, … in a double; then the lanes are added in
 order. The number of lanes does not depend on the instruction set, and blocks do not depend on the
 number of threads. float32 squares are exact in double and cannot overflow it; a sum of float64 squares
-that leaves the safe range is done again, scaled by the largest element.
+that leaves the safe range is taken again over elements scaled by a power of two.
 """
 
 from fastgd._engine._rules cimport fma, floating, sqrt
@@ -20,21 +20,31 @@ cdef inline double add_lanes(const double* lanes) noexcept nogil:
     return total
 
 
-cdef inline double sum_of_squares(const floating* x, Py_ssize_t n) noexcept nogil:
-    cdef double lanes[LANES]
+cdef inline void square_sums(double* lanes, const floating* x, Py_ssize_t n, double scale,
+                             bint scaled) noexcept nogil:
     cdef double value
     cdef Py_ssize_t i, block, whole = n - n % LANES
     cdef int lane
-    for lane in range(LANES):
-        lanes[lane] = 0
     for block in range(n // LANES):
         for lane in range(LANES):
             value = x[block * LANES + lane]
+            if scaled:
+                value = value * scale
             lanes[lane] = fma(value, value, lanes[lane])
     for i in range(whole, n):
         value = x[i]
+        if scaled:
+            value = value * scale
         lanes[i - whole] = fma(value, value, lanes[i - whole])
-    return add_lanes(lanes)
+
+
+cdef inline void add_squares(double* lanes, const floating* x, Py_ssize_t n,
+                             double scale) noexcept nogil:
+    """Add (scale * x)² to the lanes. Only the last of the blocks may be no multiple of LANES long."""
+    if scale == 1:
+        square_sums(lanes, x, n, scale, False)
+    else:
+        square_sums(lanes, x, n, scale, True)
 
 
 # What a tracked step sums over each array.
@@ -112,27 +122,3 @@ cdef inline void add_block(Sums* total, const floating* after, const floating* b
     total.update += sums.update
     total.param += sums.param
     total.product += sums.product
-
-
-cdef inline double largest_magnitude(const floating* x, Py_ssize_t n) noexcept nogil:
-    """max |x|; NaN where there is one."""
-    cdef double largest = 0, value
-    cdef Py_ssize_t i
-    for i in range(n):
-        value = x[i] if x[i] >= 0 else -x[i]
-        if not value <= largest:
-            largest = value
-            if value != value:
-                break
-    return largest
-
-
-cdef inline double scaled_sum_of_squares(const floating* x, Py_ssize_t n,
-                                         double scale) noexcept nogil:
-    """Sum of (x / scale)²."""
-    cdef double total = 0, value
-    cdef Py_ssize_t i
-    for i in range(n):
-        value = x[i] / scale
-        total = fma(value, value, total)
-    return total

@@ -14,6 +14,7 @@ cdef class Gate:
     cdef int waiting           # threads
     cdef int generation        # forks that had happened when it was set
     cdef unsigned long thread  # that set it
+    cdef Pace pace
 
     cdef int enter(self) except -1
     cdef int wait(self, unsigned long me) except -1

@@ -116,19 +116,20 @@ cdef class Pace:
     for several. So both ways are timed now and then, and results do not depend on the choice. The
     slower one is tried again after FIRST_TRIAL uses, and each time that it loses after twice as many.
 
-    A number of threads that was chosen with set_num_threads is obeyed and nothing is timed.
+    A number of threads that was chosen with set_num_threads is obeyed and nothing is timed. Nor does a
+    use count whose `done` never comes.
     """
 
     cdef int choose(self, Py_ssize_t work, Py_ssize_t serial_below) noexcept:
-        """The number of threads for the next use; `done` must follow."""
+        """The number of threads for the next use, of which `done` is told when it is over."""
         cdef int team = team_size(work, serial_below)
+        cdef Py_ssize_t use = self.uses + 1
         self.started = 0
         if team == 1 or chosen_threads > 0 or FASTGD_EAGER_TEAMS:
             return team
-        self.uses += 1
-        self.trial = self.uses == self.next_trial
-        if self.uses <= 3:  # the team's first use makes its threads and touches new memory
-            self.serially = self.uses == 2
+        self.trial = use >= self.next_trial
+        if use <= 3:  # the team's first use makes its threads and touches new memory
+            self.serially = use == 2
         else:
             self.serially = (self.seconds[0] < self.seconds[1]) != self.trial
         self.started = now()
@@ -141,10 +142,13 @@ cdef class Pace:
         if self.started == 0:
             return
         taken = (now() - self.started) / work
+        self.uses += 1
         if self.uses <= 3:
             seconds[0] = taken
         else:
             seconds[0] = (seconds[0] + taken) / 2
+        if self.uses < 3:
+            return
         if self.uses == 3:
             self.interval = FIRST_TRIAL
         elif self.trial:
@@ -164,7 +168,12 @@ cdef class Gate:
     The flag is read and set under the GIL. Whoever finds it set sleeps in short naps: two threads
     that use one optimizer at the same time are rare, and steps long. A thread that comes again
     while others wait naps first, longer than they do, so that they get their turn.
+
+    It outlives the optimizer's plans, and keeps for them which number of threads is faster.
     """
+
+    def __cinit__(self):
+        self.pace = Pace()
 
     def __enter__(self):
         self.enter()
@@ -243,6 +252,7 @@ def gather_rows(cnp.ndarray src not None, cnp.ndarray index not None, cnp.ndarra
         Nothing has been written then.
     """
     cdef Py_ssize_t n, m, i, row_bytes, stride, team, t
+    cdef bint paced
     cdef const cnp.int64_t* rows
     cdef const char* source
     cdef char* target
@@ -271,7 +281,8 @@ def gather_rows(cnp.ndarray src not None, cnp.ndarray index not None, cnp.ndarra
     target = <char*> cnp.PyArray_DATA(out)
     if m == 0 or row_bytes == 0:
         return
-    team = 1 if serial else gather_pace.choose(m * row_bytes, GATHER_SERIAL_BELOW)
+    paced = not serial and m * row_bytes >= GATHER_SERIAL_BELOW
+    team = gather_pace.choose(m * row_bytes, GATHER_SERIAL_BELOW) if paced else 1
     if m * row_bytes < GATHER_GIL_BELOW:
         copy_rows(source, stride, rows, 0, m, row_bytes, target)
     elif team == 1:
@@ -281,5 +292,5 @@ def gather_rows(cnp.ndarray src not None, cnp.ndarray index not None, cnp.ndarra
         with nogil:
             for t in prange(team, schedule="static", chunksize=1, num_threads=team):
                 copy_rows(source, stride, rows, t * m // team, (t + 1) * m // team, row_bytes, target)
-    if not serial:
+    if paced:
         gather_pace.done(m * row_bytes)
