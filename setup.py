@@ -10,9 +10,9 @@ Everything else about the package stands in pyproject.toml. Environment variable
 from __future__ import annotations
 
 import os
-import platform
 import shlex
 import subprocess
+import sysconfig
 import tempfile
 from pathlib import Path
 
@@ -24,9 +24,8 @@ from setuptools.command.build_ext import build_ext
 ENGINE = "fastgd/_engine"
 DEBUG = os.environ.get("FASTGD_DEBUG", "0") != "0"
 SANITIZE = os.environ.get("FASTGD_SANITIZE", "")
-# Instruction sets that are tried at import, best first; elsewhere there is one plain build.
+# Instruction sets that are tried at import; where the compiler knows none there is one plain build.
 ISAS = ["x86_64_v4", "x86_64_v3", "x86_64_v2"]
-ON_X86_64 = platform.machine().lower() in ("x86_64", "amd64")
 
 # -fno-math-errno, -fno-trapping-math: sqrt and comparisons vectorise. -ffp-contract=off: a fused
 # operation stands where the source says fma and nowhere else. Never -ffast-math: it would set
@@ -37,6 +36,22 @@ OPTIONAL_FLAGS = ["--param=vect-max-version-for-alias-checks=64"]
 # ThreadSanitizer does not see accesses of more than 16 bytes (-O1: no vectors), and forgets a race
 # whose two accesses are too far apart (teams for small steps too).
 SANITIZED_FLAGS = ["-O1", "-fno-omit-frame-pointer", "-DFASTGD_EAGER_TEAMS=1"]
+
+
+def march(isa: str | None) -> list[str]:
+    return [f"-march={isa.replace('_', '-')}"] if isa else []
+
+
+def compiles(flags: list[str]) -> bool:
+    """Whether the compiler builds and links a program with these flags."""
+    compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder, "probe.c")
+        source.write_text(
+            "#ifdef _OPENMP\n#include <omp.h>\n#endif\nint main(void) { return 0; }\n"
+        )
+        command = [*compiler, *flags, "-Werror", str(source), "-o", str(source.with_suffix(""))]
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
 def kernel_module(isa: str | None) -> str:
@@ -68,12 +83,12 @@ def extensions() -> list[Extension]:
         force=True,  # the directives are no part of what cythonize looks at
     )
     builds = []
-    for isa in ISAS if ON_X86_64 else [None]:
+    for isa in [isa for isa in ISAS if compiles(march(isa))] or [None]:
         # One C file, compiled under several names: the init function is renamed to match.
         module = kernel_module(isa)
         build = Extension(f"fastgd._engine.{module}", kernels.sources, **common)
         build.define_macros = [*common["define_macros"], ("PyInit__kernels", f"PyInit_{module}")]
-        build.extra_compile_args = [f"-march={isa.replace('_', '-')}"] if isa else []
+        build.extra_compile_args = march(isa)
         builds.append(build)
     return [runtime, *builds]
 
@@ -82,10 +97,10 @@ class BuildEngine(build_ext):
     """Adds the flags that this compiler understands, and keeps the objects of the builds apart."""
 
     def build_extensions(self) -> None:
-        flags = FLAGS + [flag for flag in OPTIONAL_FLAGS if self.compiles([flag])]
+        flags = FLAGS + [flag for flag in OPTIONAL_FLAGS if compiles([flag])]
         openmp = (
             ["-fopenmp"]
-            if os.environ.get("FASTGD_OPENMP") != "0" and self.compiles(["-fopenmp"])
+            if os.environ.get("FASTGD_OPENMP") != "0" and compiles(["-fopenmp"])
             else []
         )
         if not openmp:
@@ -109,19 +124,6 @@ class BuildEngine(build_ext):
             super().build_extension(ext)
         finally:
             self.build_temp = shared
-
-    def compiles(self, flags: list[str]) -> bool:
-        """Whether the compiler builds and links a program with these flags."""
-        compiler = getattr(self.compiler, "compiler", None) or shlex.split(
-            os.environ.get("CC", "cc")
-        )
-        with tempfile.TemporaryDirectory() as folder:
-            source = Path(folder, "probe.c")
-            source.write_text(
-                "#ifdef _OPENMP\n#include <omp.h>\n#endif\nint main(void) { return 0; }\n"
-            )
-            command = [*compiler, *flags, "-Werror", str(source), "-o", str(source.with_suffix(""))]
-            return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
 setup(ext_modules=extensions(), cmdclass={"build_ext": BuildEngine})

@@ -18,7 +18,7 @@ dtype and memory order of their parameter, and an optimizer uses its plan inside
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -55,12 +55,21 @@ __all__ = [
 
 
 def available_isas() -> list[str]:
-    """The builds that this CPU can run, best last."""
-    return [f"x86-64-v{level}" for level in (2, 3, 4) if level <= x86_64_level] or ["plain"]
+    """The builds that are there and that this CPU can run, best last."""
+    named = [f"x86-64-v{level}" for level in (2, 3, 4) if level <= x86_64_level]
+    return [name for name in ("plain", *named) if importlib.util.find_spec(_module(name))]
+
+
+def _module(name: str) -> str:
+    return f"fastgd._engine._kernels_{name.replace('-', '_')}"
 
 
 def _choose() -> str:
     wanted = os.environ.get("FASTGD_ISA", "")
+    if not available_isas():
+        raise ImportError(
+            "fastgd was built for instruction sets that this CPU lacks; build it here, from source"
+        )
     if not wanted:
         return available_isas()[-1]
     if wanted not in available_isas():
@@ -73,7 +82,7 @@ def _choose() -> str:
 
 isa = _choose()
 if not TYPE_CHECKING:
-    kernels = importlib.import_module(f"fastgd._engine._kernels_{isa.replace('-', '_')}")
+    kernels = importlib.import_module(_module(isa))
     sys.modules["fastgd._engine._kernels"] = kernels  # the name that its classes and stub have
 
 Plan = kernels.Plan

@@ -21,10 +21,7 @@ cdef class Binding:
     cdef size_t[::1] sorted_lows
     cdef size_t[::1] sorted_highs
     cdef Layout** layouts     # of the gradients that needed one so far
-    cdef size_t* seen         # addresses of gradients known not to overlap a parameter
-    cdef size_t* data         # addresses of the gradients of the current step
-    cdef Py_ssize_t count, present, elements, group_count
-    cdef bint foreign_code    # ran since the addresses were taken: a conversion or a schedule
+    cdef Py_ssize_t count, elements, group_count
     cdef Work work
 
     def __cinit__(self, list params, list names, list groups, tuple specs, *args):
@@ -39,16 +36,14 @@ cdef class Binding:
         self.span_array = np.zeros(self.count, span_dtype)
         self.spans = self.span_array
         self.layouts = <Layout**> PyMem_Calloc(self.count + 1, sizeof(void*))
-        self.seen = <size_t*> PyMem_Calloc(self.count + 1, sizeof(size_t))
-        self.data = <size_t*> PyMem_Calloc(self.count + 1, sizeof(size_t))
-        if self.layouts == NULL or self.seen == NULL or self.data == NULL:
+        if self.layouts == NULL:
             raise MemoryError
         for i in range(self.count):
             array = params[i]
             self.spans[i].param = <size_t> cnp.PyArray_DATA(array)
             self.spans[i].start = position
             self.spans[i].length = array.size
-            self.spans[i].row = groups[i]
+            self.spans[i].row = -1
             self.spans[i].double_ = array.dtype.itemsize == 8
             position += (array.size + ALIGN - 1) // ALIGN * ALIGN
         self.elements = position
@@ -60,8 +55,6 @@ cdef class Binding:
             for i in range(self.count):
                 PyMem_Free(self.layouts[i])
         PyMem_Free(self.layouts)
-        PyMem_Free(self.seen)
-        PyMem_Free(self.data)
 
     cdef int cut_into_chunks(self) except -1:
         """The first span and the number of the first piece of every chunk."""
@@ -97,38 +90,39 @@ cdef class Binding:
         self.sorted_highs = lows[order] + nbytes[order].astype(np.uintp)
         return 0
 
-    cdef int bind(self, grads) except -1:
-        """Validate `grads` against the parameters and record where they lie; writes no array.
+    cdef int collect(self, grads) except -1:
+        """Walk `grads` along the parameters' structure and hold their arrays.
 
-        Raises: TypeError, ValueError naming the array; `release` must follow in any case.
+        Whatever foreign code there is in them (`__array__`) runs here. `release` must follow.
+
+        Raises: TypeError, ValueError naming an array.
         """
         cdef Py_ssize_t leaf = 0, group
-        self.present = self.count
-        self.foreign_code = False
-        self.check_parameters()
         if self.group_count == 1:
-            self.collect(self.specs[0], grads, 0)
+            self.walk(self.specs[0], grads, 0)
             return 0
         if not isinstance(grads, (list, tuple)) or len(grads) != self.group_count:
             raise ValueError(
                 f"gradients: expected a list of {self.group_count} trees, one for each parameter "
                 f"group, got {describe(grads)}")
         for group in range(self.group_count):
-            leaf = self.collect(self.specs[group], grads[group], leaf)
+            leaf = self.walk(self.specs[group], grads[group], leaf)
         return 0
 
-    cdef int check_unmoved(self) except -1:
-        """Refuse an array that a schedule or a conversion has resized since its address was taken."""
+    cdef int bind(self) except -1:
+        """Validate the arrays that are held, and record where they lie; writes no array.
+
+        No foreign code runs from here to the end of the step, so nothing can be resized or moved.
+
+        Raises: TypeError, ValueError naming the array.
+        """
         cdef Py_ssize_t i
-        cdef cnp.ndarray array, param
         self.check_parameters()
         for i in range(self.count):
             if self.held[i] is None:
-                continue
-            array, param = <cnp.ndarray> self.held[i], <cnp.ndarray> self.params[i]
-            if <size_t> cnp.PyArray_DATA(array) != self.data[i] or not same_shape(array, param):
-                raise ValueError(
-                    f"gradient {self.names[i]!r} was resized while the step was validated")
+                self.spans[i].grad = self.spans[i].layout = 0
+            else:
+                self.bind_leaf(i, <cnp.ndarray> self.held[i])
         return 0
 
     cdef int release(self) except -1:
@@ -164,30 +158,32 @@ cdef class Binding:
         return 0
 
     @cython.boundscheck(True)  # a leaf's __array__ may change the caller's list
-    cdef Py_ssize_t collect(self, object spec, object node, Py_ssize_t leaf) except -1:
-        """Walk `node` along the parameters' structure, binding leaf after leaf; the next leaf."""
+    cdef Py_ssize_t walk(self, object spec, object node, Py_ssize_t leaf) except -1:
+        """Hold the leaves of `node` from number `leaf` on; the number of the next one."""
         cdef tuple keys, children
         cdef Py_ssize_t i, n
         if spec is None:
-            self.bind_leaf(leaf, node)
+            if node is not None and not cnp.PyArray_CheckExact(node):
+                node = self.foreign_array(leaf, node)
+            self.held[leaf] = node
             return leaf + 1
         keys, children = <tuple> spec
         n = len(children)
         if node is None:
             for i in range(n):
-                leaf = self.collect(children[i], None, leaf)
+                leaf = self.walk(children[i], None, leaf)
         elif keys is None:
             if not isinstance(node, (list, tuple)) or len(node) != n:
                 raise self.structure_error(leaf, f"a sequence of length {n}", node)
             for i in range(n):
-                leaf = self.collect(children[i], node[i], leaf)
+                leaf = self.walk(children[i], node[i], leaf)
         else:
             if not isinstance(node, dict) or len(<dict> node) != n:
                 raise self.structure_error(leaf, f"a dict with the keys {list(keys)}", node)
             for i in range(n):
                 if keys[i] not in <dict> node:
                     raise self.structure_error(leaf, f"a dict with the keys {list(keys)}", node)
-                leaf = self.collect(children[i], (<dict> node)[keys[i]], leaf)
+                leaf = self.walk(children[i], (<dict> node)[keys[i]], leaf)
         return leaf
 
     cdef object structure_error(self, Py_ssize_t leaf, str expected, object node):
@@ -196,32 +192,20 @@ cdef class Binding:
             f"gradients: the structure differs from the parameters' {where}: expected {expected}, "
             f"got {describe(node)}")
 
-    cdef int bind_leaf(self, Py_ssize_t i, object grad) except -1:
+    cdef int bind_leaf(self, Py_ssize_t i, cnp.ndarray array) except -1:
         cdef Span* span = &self.spans[i]
         cdef cnp.ndarray param = <cnp.ndarray> self.params[i]
-        cdef cnp.ndarray array
-        cdef size_t address
-        if grad is None:
-            span.grad = span.layout = 0
-            self.present -= 1
-            return 0
-        if not cnp.PyArray_CheckExact(grad):
-            grad = self.foreign_array(i, grad)
-        array = <cnp.ndarray> grad
+        cdef size_t address = <size_t> cnp.PyArray_DATA(array)
         if not same_shape(array, param):
             raise ValueError(
                 f"gradient {self.names[i]!r} has shape {(<object> array).shape}, its parameter has "
                 f"{(<object> param).shape}")
-        self.held[i] = array
-        self.data[i] = <size_t> cnp.PyArray_DATA(array)
         if (cnp.PyArray_TYPE(array) == cnp.PyArray_TYPE(param)
                 and cnp.PyArray_CHKFLAGS(array, cnp.NPY_ARRAY_ALIGNED)
                 and cnp.PyArray_ISNOTSWAPPED(array)
                 and same_order(array, param)):
-            address = <size_t> cnp.PyArray_DATA(array)
-            if address != self.seen[i]:
+            if address != span.grad:  # where the last one lay, which overlapped nothing
                 self.check_overlap(i, address, address + cnp.PyArray_NBYTES(array))
-                self.seen[i] = address
             span.grad, span.layout = address, 0
         else:
             self.bind_layout(i, array)
@@ -234,7 +218,6 @@ cdef class Binding:
                 f"gradient {self.names[i]!r} is a masked array, whose mask would be lost; "
                 "pass .filled(0) or .data")
         if isinstance(grad, (np.ndarray, float)) or hasattr(grad, "__array__"):
-            self.foreign_code = True
             try:
                 return np.asarray(grad)
             except Exception as error:  # such as of a torch tensor that requires a gradient itself
@@ -248,7 +231,8 @@ cdef class Binding:
         """Record a gradient that must be decoded: another dtype, order, stride or alignment."""
         cdef Layout* layout = self.layouts[i]
         cdef int format = format_of(array), axis, dims = 0, ndim = cnp.PyArray_NDIM(array)
-        cdef bint reverse = not (<object> self.params[i]).flags.c_contiguous
+        cdef bint reverse = not cnp.PyArray_CHKFLAGS(
+            <cnp.ndarray> self.params[i], cnp.NPY_ARRAY_C_CONTIGUOUS)
         cdef Py_ssize_t size, stride
         cdef size_t low = <size_t> cnp.PyArray_DATA(array), high = low + cnp.PyArray_ITEMSIZE(array)
         if format < 0:
@@ -279,7 +263,6 @@ cdef class Binding:
         layout.ndim = max(dims, 1)
         if self.spans[i].length > 0:
             self.check_overlap(i, low, high)
-        self.seen[i] = 0
         self.spans[i].grad, self.spans[i].layout = 0, <size_t> layout
         return 0
 

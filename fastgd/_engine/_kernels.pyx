@@ -85,7 +85,7 @@ cdef packed struct Span:
     size_t slots[3]    # addresses of the state, 0: the group does not use the slot
     Py_ssize_t start   # in the virtual concatenation
     Py_ssize_t length  # elements
-    Py_ssize_t row     # of the coefficients
+    Py_ssize_t row     # of the coefficients, -1: none yet
     Py_ssize_t double_  # 1: float64, 0: float32
 
 span_dtype = np.dtype([

@@ -33,7 +33,8 @@ cdef class Plan(Binding):
     cdef double[:, ::1] coefficients
     cdef double[::1] array_sums     # of the squares of each gradient, times a scale's square
     cdef double[:, ::1] tracked_sums
-    cdef bint rows_are_groups, uniform, tracked, any_double
+    cdef list leaders         # the first array of each row
+    cdef bint tracked, any_double
 
     def __cinit__(self, list params, list names, list groups, tuple specs, Gate gate, str rule,
                   list slots, list steps, Py_ssize_t step_count):
@@ -52,8 +53,7 @@ cdef class Plan(Binding):
         self.array_sums = np.zeros(self.count)
         self.tracked_sums = np.zeros((4, self.count))
         self.coefficients = np.zeros((self.group_count, WIDTH))
-        self.rows_are_groups = True
-        self.note_uniformity()
+        self.leaders = []
         self.work.scale = 1
         self.work.rule = rule_names.index(rule)
 
@@ -62,7 +62,7 @@ cdef class Plan(Binding):
         """Validate everything, then take the step.
 
         Args:
-            grads: see Binding.bind.
+            grads: see Binding.collect.
             groups: the ParamGroups.
             coefficients: a function of (hyperparameters, t) that returns (weight decay, the rule's
                 coefficients …) for the arrays of a group that take their t-th step now.
@@ -81,17 +81,10 @@ cdef class Plan(Binding):
         try:
             if self.retired:
                 return RETIRED
-            self.bind(grads)
-            if self.present == self.count and self.uniform:
-                self.rows_from_groups(groups, coefficients)
-            else:
-                self.rows_from_counts(groups, coefficients)
-            if callable(limits):
-                self.foreign_code = True
-                limits = limits(self.step_count)
-            clip_norm, clip_value = limits
-            if self.foreign_code:
-                self.check_unmoved()
+            self.collect(grads)
+            self.fill_rows(groups, coefficients)
+            clip_norm, clip_value = limits(self.step_count) if callable(limits) else limits
+            self.bind()
             return self.run(grad_scale, clip_norm, clip_value, finite_only, track)
         finally:
             self.release()
@@ -101,9 +94,8 @@ cdef class Plan(Binding):
         """The global norm of `grads`, without a step."""
         self.gate.enter()
         try:
-            self.bind(grads)
-            if self.foreign_code:
-                self.check_unmoved()
+            self.collect(grads)
+            self.bind()
             return self.gradient_norm(team_size(self.elements, SERIAL_BELOW))
         finally:
             self.release()
@@ -121,32 +113,35 @@ cdef class Plan(Binding):
 
     # --- rows of coefficients ---
 
-    cdef int rows_from_groups(self, list groups, object coefficients) except -1:
-        """The usual case, in which the arrays of a group march in step: row g is group g."""
-        cdef Py_ssize_t i, group = -1
-        if not self.rows_are_groups:
-            for i in range(self.count):
-                self.spans[i].row = self.groups[i]
-            self.rows_are_groups = True
+    cdef int fill_rows(self, list groups, object coefficients) except -1:
+        """A row for each group and number of steps taken, among the arrays that have a gradient.
+
+        As long as the same arrays have one, those of a row march in step and stay together.
+        """
+        cdef Py_ssize_t i, row
         for i in range(self.count):
-            if self.groups[i] != group:
-                group = self.groups[i]
-                self.fill_row(group, groups[group], coefficients, self.step_counts[i] + 1)
+            if (self.spans[i].row >= 0) != (self.held[i] is not None):
+                self.assign_rows()
+                break
+        for row in range(len(self.leaders)):
+            i = self.leaders[row]
+            self.fill_row(row, groups[self.groups[i]], coefficients, self.step_counts[i] + 1)
         return 0
 
-    cdef int rows_from_counts(self, list groups, object coefficients) except -1:
-        """A row for each group and number of steps taken among the arrays that have a gradient."""
-        cdef Py_ssize_t i, row
+    cdef int assign_rows(self) except -1:
+        cdef Py_ssize_t i
         cdef dict rows = {}
-        self.rows_are_groups = False
+        self.leaders = []
         for i in range(self.count):
-            if self.has_gradient(i):
-                self.spans[i].row = rows.setdefault(
-                    (self.groups[i], self.step_counts[i] + 1), len(rows))
+            self.spans[i].row = -1
+            if self.held[i] is not None:
+                key = self.groups[i], self.step_counts[i]
+                if key not in rows:
+                    rows[key] = len(rows)
+                    self.leaders.append(i)
+                self.spans[i].row = rows[key]
         if len(rows) > self.coefficients.shape[0]:
             self.coefficients = np.zeros((len(rows), WIDTH))
-        for (group, t), row in rows.items():
-            self.fill_row(row, groups[group], coefficients, t)
         return 0
 
     cdef int fill_row(self, Py_ssize_t row, object group, object coefficients, Py_ssize_t t) except -1:
@@ -154,7 +149,6 @@ cdef class Plan(Binding):
         cdef dict hyperparameters = group.constants
         cdef tuple values
         if group.scheduled:
-            self.foreign_code = True
             hyperparameters = group.values_at(self.step_count)
         values = coefficients(hyperparameters, t)
         if len(values) != 1 + RULES[self.work.rule].coefficients:
@@ -165,15 +159,6 @@ cdef class Plan(Binding):
         self.coefficients[row, SCALE] = -1.0 if hyperparameters["maximize"] else 1.0
         for i in range(len(values)):
             self.coefficients[row, WEIGHT_DECAY + i] = values[i]
-        return 0
-
-    cdef int note_uniformity(self) except -1:
-        """Whether the arrays of each group have taken equally many steps."""
-        cdef Py_ssize_t i
-        self.uniform = True
-        for i in range(1, self.count):
-            if self.groups[i] == self.groups[i - 1] and self.step_counts[i] != self.step_counts[i - 1]:
-                self.uniform = False
         return 0
 
     # --- the passes ---
@@ -196,7 +181,7 @@ cdef class Plan(Binding):
             # A NaN norm gives NaN, which propagates; a norm of 0 gives inf, hence 1.
             if clip_norm != INFINITY and not clip_norm / norm > 1:
                 factor *= clip_norm / norm
-        for i in range(self.coefficients.shape[0]):
+        for i in range(len(self.leaders)):
             self.coefficients[i, SCALE] *= factor
             self.coefficients[i, CLIP_VALUE] = clip_value
         self.sweep(UPDATE_BACKWARDS if reduce else UPDATE, team)
@@ -207,8 +192,6 @@ cdef class Plan(Binding):
         self.tracked = track
         for i in range(self.count):
             self.step_counts[i] += self.has_gradient(i)
-        if self.present != self.count:
-            self.note_uniformity()
         if not reduce:
             self.grad_norm = None
         self.step_count += 1
