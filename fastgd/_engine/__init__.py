@@ -10,10 +10,12 @@ What the engine promises to the Python layer:
 - `Plan.step` validates everything before it writes anything. From the first write on it cannot fail:
   it allocates nothing and calls no Python.
 - Every result is the same bits at any number of threads.
-- Gradients are only read. Addresses are used only while a reference to their array is held.
+- Gradients are only read. Addresses are used only while a reference to their array is held, and are
+  taken after the last foreign code (a gradient's `__array__`, a schedule) has run.
+- Whatever uses a plan passes its `Gate`, one at a time.
 
-What it relies on: parameters were validated by `_tree.check_parameter`, state arrays have the size,
-dtype and memory order of their parameter, and an optimizer uses its plan inside its `Gate`.
+What it relies on: parameters were validated by `_tree.check_parameter`, and state arrays have the size,
+dtype and memory order of their parameter.
 """
 
 from __future__ import annotations

@@ -165,6 +165,8 @@ cdef class Binding:
         if spec is None:
             if node is not None and not cnp.PyArray_CheckExact(node):
                 node = self.foreign_array(leaf, node)
+            if node is not None:
+                learn_dtype(<cnp.ndarray> node)
             self.held[leaf] = node
             return leaf + 1
         keys, children = <tuple> spec
@@ -301,7 +303,20 @@ cdef inline bint same_order(cnp.ndarray array, cnp.ndarray param) noexcept:
     return cnp.PyArray_CHKFLAGS(array, cnp.NPY_ARRAY_F_CONTIGUOUS)
 
 
-cdef int format_of(cnp.ndarray array) except -2:
+cdef int bfloat16_type = -1  # its number, which NumPy gives it when ml_dtypes registers it
+
+
+cdef int learn_dtype(cnp.ndarray array) except -1:
+    """Ask a dtype that is not NumPy's own for its name, which is Python code."""
+    global bfloat16_type
+    cdef int number = cnp.PyArray_TYPE(array)
+    if cnp.PyTypeNum_ISUSERDEF(number) and number != bfloat16_type:
+        if (<object> array).dtype.name == "bfloat16":
+            bfloat16_type = number
+    return 0
+
+
+cdef int format_of(cnp.ndarray array) noexcept:
     """The codec of an array's dtype, -1 without one."""
     cdef int number = cnp.PyArray_TYPE(array)
     if not cnp.PyArray_ISNOTSWAPPED(array):
@@ -312,7 +327,7 @@ cdef int format_of(cnp.ndarray array) except -2:
         return F64
     if number == cnp.NPY_FLOAT16:
         return F16
-    if (<object> array).dtype.name == "bfloat16":  # registered by ml_dtypes
+    if number == bfloat16_type:
         return BF16
     return -1
 
