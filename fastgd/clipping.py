@@ -6,7 +6,7 @@ and without another pass over memory.
 
 from __future__ import annotations
 
-import itertools
+import math
 from typing import Any
 
 import numpy as np
@@ -85,9 +85,8 @@ def clip_grad_norm_(grads: Any, max_norm: float) -> float:
     norm = global_norm(grads)
     # Not `norm > max_norm`, so that a NaN norm is seen in the gradients.
     if not norm <= max_norm:
-        with np.errstate(all="ignore"):
-            for _, array in named:
-                np.multiply(array, max_norm / norm, out=array, casting="same_kind")
+        for _, array in named:
+            _scale(array, max_norm, norm)
     return norm
 
 
@@ -108,6 +107,25 @@ def clip_grad_value_(grads: Any, clip_value: float) -> None:
         with np.errstate(all="ignore"):  # beyond float16 the bound is inf
             bound = array.dtype.type(clip_value)
         np.clip(array, -bound, bound, out=array)
+
+
+def _scale(array: Array, max_norm: float, norm: float) -> None:
+    """Multiply `array` by max_norm / norm in place, 16-bit elements in float32.
+
+    In float16 the quotient itself would be rounded to 11 bits, or to 0, and so be far off for all
+    elements alike.
+    """
+    working = np.float64 if array.dtype == np.float64 else np.float32
+    factors: tuple[float, ...] = (max_norm / norm,)
+    if factors[0] < np.finfo(working).smallest_normal and norm < math.inf:
+        # It would lose bits that the products have: two factors of about its root keep them.
+        (mantissa, exponent), (divisor, subtracted) = math.frexp(max_norm), math.frexp(norm)
+        half, odd = divmod(exponent - subtracted, 2)
+        factors = (math.ldexp(mantissa / divisor, half), math.ldexp(1.0, half + odd))
+    with np.errstate(all="ignore"):
+        for factor in factors:
+            # NumPy converts in small blocks; bfloat16 back only under "unsafe".
+            np.multiply(array, factor, out=array, dtype=working, casting="unsafe")
 
 
 def _named_arrays(grads: Any) -> list[tuple[str, Array]]:
@@ -152,13 +170,17 @@ def _check_disjoint(named: list[tuple[str, Array]]) -> None:
     Arrays may interleave, as two columns of one matrix do.
     """
     spans = sorted((*byte_bounds(array), i) for i, (_, array) in enumerate(named) if array.size)
-    for (_, end, i), (begin, _, j) in itertools.pairwise(spans):
-        if begin < end and _share_elements(named[i][1], named[j][1]):
-            first, second = sorted((i, j))
-            raise ValueError(
-                f"gradients {named[first][0]!r} and {named[second][0]!r} overlap in memory and would "
-                "be clipped twice; list a shared array once"
-            )
+    reaching: list[tuple[int, int]] = []  # end and index, of those that reach beyond `begin`
+    for begin, end, j in spans:
+        reaching = [span for span in reaching if span[0] > begin]
+        for _, i in reaching:
+            if _share_elements(named[i][1], named[j][1]):
+                first, second = sorted((i, j))
+                raise ValueError(
+                    f"gradients {named[first][0]!r} and {named[second][0]!r} overlap in memory and "
+                    "would be clipped twice; list a shared array once"
+                )
+        reaching.append((end, j))
 
 
 def _share_elements(first: Array, second: Array) -> bool:
