@@ -54,9 +54,21 @@ def make(**options: Any) -> fastgd.MiniBatches:
 def test_the_documented_order() -> None:
     batches = make(batch_size=4, seed=7)
     for epoch in range(3):
-        expected = np.random.default_rng([7, epoch]).permutation(N)
+        sequence = np.random.SeedSequence(7, spawn_key=(epoch,))
+        expected = np.random.default_rng(sequence).permutation(N)
         assert_array_equal(batches.order(epoch), expected)
         assert flat(batches) == expected.tolist()
+
+
+def test_no_two_pairs_of_seed_and_epoch_share_an_order() -> None:
+    """However the two numbers may be strung together."""
+    numbers = (0, 1, 2, 2**32, 2**32 + 1, 2**64, 2 + 2**32, 2 + 2**64)
+    orders = {
+        tuple(make(batch_size=4, seed=seed).order(epoch))
+        for seed in numbers
+        for epoch in (0, 1, 2, 2**32)
+    }
+    assert len(orders) == 4 * len(numbers)
 
 
 @modes

@@ -36,7 +36,8 @@ class _Cursor:
 
     def rng(self) -> np.random.Generator:
         """Return the generator of the epoch, in its first state."""
-        return np.random.default_rng([self.seed, self.epoch])
+        # Not from [seed, epoch]: those words are joined, and seed + 2**32 began with epoch 1 of seed.
+        return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(self.epoch,)))
 
 
 class MiniBatches:
@@ -52,9 +53,10 @@ class MiniBatches:
     exactly once in a new random order, which converged faster than independent draws in Bottou's
     (2009) experiments.
 
-    An epoch's order is `numpy.random.default_rng([seed, epoch]).permutation(n)`. It, and the order
-    of every other mode, depends on the number of samples, the options, the seed and the epoch only
-    (and on NumPy's version, should NumPy change its generators).
+    An epoch's order is `numpy.random.default_rng(sequence).permutation(n)` with `sequence =
+    numpy.random.SeedSequence(seed, spawn_key=(epoch,))`. It, and the order of every other mode,
+    depends on the number of samples, the options, the seed and the epoch only (and on NumPy's
+    version, should NumPy change its generators).
 
     A batch is a tuple with one array per array given (a 1-tuple for one array), so that
     `value_and_grad(params, *batch)` fits, or a dict if the data came as one:
@@ -105,12 +107,12 @@ class MiniBatches:
         >>> X, y = np.arange(10.0).reshape(5, 2), np.arange(5)
         >>> batches = fastgd.MiniBatches(X, y, batch_size=2, seed=0)
         >>> len(batches), batches.order(epoch=0)
-        (3, array([2, 4, 3, 0, 1]))
+        (3, array([0, 3, 2, 1, 4]))
         >>> for xb, yb in batches:
         ...     print(xb[:, 0], yb)
-        [4. 8.] [2 4]
-        [6. 0.] [3 0]
-        [2.] [1]
+        [0. 6.] [0 3]
+        [4. 2.] [2 1]
+        [8.] [4]
         >>> batches.epoch
         1
 
