@@ -91,7 +91,8 @@ class ParamGroup(MutableMapping[str, Any]):
     """One parameter group: its arrays under "params" and its hyperparameters.
 
     Assigning a hyperparameter checks it at once and takes effect at the next step. Keys cannot be
-    added or removed, and the arrays change through the optimizer only.
+    added or removed, and the arrays change through the optimizer only. Two groups are equal if they
+    are the same object: what is in them are arrays, which have no one truth value.
     """
 
     def __init__(
@@ -140,6 +141,10 @@ class ParamGroup(MutableMapping[str, Any]):
 
     def __len__(self) -> int:
         return 1 + len(self.constants)
+
+    # Mapping's compares as dicts do.
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
 
     def __repr__(self) -> str:
         return f"ParamGroup({dict(self)!r})"

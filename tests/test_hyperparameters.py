@@ -84,6 +84,16 @@ def test_setting_a_bad_value_is_refused_at_once(case: ErrorCase) -> None:
     assert opt.step(np.ones(3)) is True
 
 
+def test_groups_are_compared_by_identity() -> None:
+    opt = fastgd.SGD([{"params": np.ones(2)}, {"params": np.ones(2)}])
+    first, second = opt.param_groups
+    assert first == opt.param_groups[0]
+    assert first != second
+    assert first != dict(first)
+    assert opt.param_groups.index(second) == 1
+    assert {first: "first", second: "second"}[second] == "second"
+
+
 def bad_at_three(bad: Any) -> Any:
     """A schedule whose fourth value is `bad`."""
 
