@@ -63,8 +63,23 @@ def test_a_bar_appears_on_long_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     assert progress_text(monkeypatch, True, None) == ""
 
 
-def test_progress_without_tqdm(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("is_terminal", [False, True])
+def test_progress_without_tqdm(monkeypatch: pytest.MonkeyPatch, is_terminal: bool) -> None:
     monkeypatch.setitem(sys.modules, "tqdm", None)
     with pytest.raises(ImportError, match=r"fastgd\[progress\]"):
-        train(True)
-    assert train(None).nit == 12
+        progress_text(monkeypatch, is_terminal, True)
+    seconds = iter(np.arange(1000) * 0.25)
+    monkeypatch.setattr("fastgd.training._progress.time.monotonic", lambda: next(seconds))
+    assert progress_text(monkeypatch, is_terminal, None) == ""
+
+
+@pytest.mark.parametrize(("is_terminal", "seconds"), [(False, 100.0), (True, 0.0)])
+def test_tqdm_is_imported_only_for_a_bar(
+    monkeypatch: pytest.MonkeyPatch, is_terminal: bool, seconds: float
+) -> None:
+    """Not where nobody would see it, nor for a run of no time."""
+    clock = iter(np.arange(1000) * seconds)
+    monkeypatch.setattr("fastgd.training._progress.time.monotonic", lambda: next(clock))
+    monkeypatch.delitem(sys.modules, "tqdm", raising=False)
+    progress_text(monkeypatch, is_terminal, None)
+    assert "tqdm" not in sys.modules

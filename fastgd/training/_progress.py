@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 import sys
 import time
 from typing import Any
@@ -24,7 +25,11 @@ class Progress:
         if time.monotonic() < self._next:
             return
         if self._bar is None:
-            self._bar = _tqdm()(total=self._total, unit="step", file=sys.stderr, leave=True)
+            try:
+                self._bar = _tqdm()(total=self._total, unit="step", file=sys.stderr, leave=True)
+            except ImportError:
+                self._next = math.inf  # nobody has asked for a bar in particular
+                return
         self._show(steps, loss)
         self._next = time.monotonic() + INTERVAL
 
@@ -50,15 +55,15 @@ def make_progress(wanted: bool | None, total: int | None) -> Progress | None:
         raise TypeError(f"progress must be True, False or None, got {wanted!r}")
     if wanted is False:
         return None
-    try:
-        _tqdm()
-    except ImportError:
-        if wanted:
+    if wanted:
+        try:
+            _tqdm()
+        except ImportError:
             raise ImportError('progress=True needs tqdm: pip install "fastgd[progress]"') from None
-        return None
     terminal = sys.stderr is not None and sys.stderr.isatty()
     return Progress(total, at_once=bool(wanted)) if terminal else None
 
 
 def _tqdm() -> Any:
+    """The class, imported when a bar is made: it takes longer than most short runs."""
     return importlib.import_module("tqdm").tqdm
