@@ -5,8 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from fastgd._config import num_threads, show_config
-from fastgd._engine import get_num_threads, set_num_threads
+from fastgd._config import num_threads, set_num_threads, show_config
+from fastgd._engine import get_num_threads
 from fastgd.clipping import clip_grad_norm_, clip_grad_value_, global_norm
 from fastgd.optimizers import SGD, Adagrad, Adam, AdamW, RMSprop
 

@@ -7,11 +7,42 @@ import platform
 from collections.abc import Iterator
 
 from fastgd import _engine
+from fastgd._arguments import integer
+
+
+def set_num_threads(n: int | None) -> None:
+    """Use `n` threads in large steps from now on, in the whole process.
+
+    Args:
+        n: an integer in 1 … 4096, or None for the default: up to as many as OMP_NUM_THREADS, CPU
+            affinity and the cgroup's CPU quota allow, or one where that turns out to be faster,
+            such as beside another library's busy threads. Results do not depend on it.
+
+    Raises:
+        TypeError: `n` is not an integer.
+        ValueError: `n` is not in 1 … 4096.
+
+    Example:
+        >>> import fastgd
+        >>> fastgd.set_num_threads(1)
+        >>> fastgd.get_num_threads()
+        1
+        >>> fastgd.set_num_threads(None)
+    """
+    if n is not None:
+        n = integer("the number of threads", n, 1, "; None stands for the default")
+    _engine.set_num_threads(n)
 
 
 @contextlib.contextmanager
 def num_threads(n: int | None) -> Iterator[None]:
-    """Use `n` threads inside a with block, in the whole process; see `set_num_threads`.
+    """Use `n` threads inside a with block, in the whole process; afterwards as many as before.
+
+    Args:
+        n: as `set_num_threads` takes it.
+
+    Raises:
+        TypeError, ValueError: as `set_num_threads`; at the block's begin, which is not entered.
 
     Example:
         >>> import fastgd
@@ -20,11 +51,11 @@ def num_threads(n: int | None) -> Iterator[None]:
         1
     """
     before = _engine.get_chosen_threads()
-    _engine.set_num_threads(n)
+    set_num_threads(n)
     try:
         yield
     finally:
-        _engine.set_num_threads(before)
+        set_num_threads(before)
 
 
 def show_config() -> None:

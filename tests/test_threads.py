@@ -371,6 +371,16 @@ def test_a_parameter_can_be_a_part_of_what_goes() -> None:
     assert all((p == -1).all() for p in opt.params.values())
 
 
+@pytest.mark.parametrize("kind", [int, np.int64, np.uint8])
+def test_any_integer_is_a_number_of_threads(kind: Any, restored_threads: None) -> None:
+    parallel = bool(fastgd._engine.openmp_version)
+    fastgd.set_num_threads(kind(3))
+    assert fastgd.get_num_threads() == (3 if parallel else 1)
+    with fastgd.num_threads(kind(2)):
+        assert fastgd.get_num_threads() == (2 if parallel else 1)
+    assert fastgd.get_num_threads() == (3 if parallel else 1)
+
+
 def test_limits_of_threadpoolctl(restored_threads: None) -> None:
     threadpoolctl = pytest.importorskip("threadpoolctl")
     fastgd.set_num_threads(None)
