@@ -66,6 +66,24 @@ def check_parameter(name: str, array: Any) -> None:
         TypeError: not an ndarray, or not native float32 or float64.
         ValueError: read-only, misaligned or not contiguous.
     """
+    check_kind(name, array)
+    if not array.flags.writeable:
+        raise ValueError(f"parameter {name!r} is read-only, so it cannot be updated; pass a copy")
+    if not array.flags.aligned:
+        raise ValueError(f"parameter {name!r} is not aligned in memory; pass a copy")
+    if not (array.flags.c_contiguous or array.flags.f_contiguous):
+        raise ValueError(
+            f"parameter {name!r} is not contiguous (strides {array.strides}); "
+            "pass numpy.ascontiguousarray() of it, or the array that it is a view of"
+        )
+
+
+def check_kind(name: str, array: Any) -> None:
+    """Refuse what not even a copy of could be a parameter.
+
+    Raises:
+        TypeError: not an ndarray, or not native float32 or float64.
+    """
     if not isinstance(array, np.ndarray) or isinstance(array, np.ma.MaskedArray):
         raise TypeError(
             f"parameter {name!r} must be a numpy.ndarray, got "
@@ -75,15 +93,6 @@ def check_parameter(name: str, array: Any) -> None:
         raise TypeError(
             f"parameter {name!r} has dtype {array.dtype.str if array.dtype.names is None else 'struct'}"
             f"; expected native float32 or float64: convert it with .astype(np.float32)"
-        )
-    if not array.flags.writeable:
-        raise ValueError(f"parameter {name!r} is read-only, so it cannot be updated; pass a copy")
-    if not array.flags.aligned:
-        raise ValueError(f"parameter {name!r} is not aligned in memory; pass a copy")
-    if not (array.flags.c_contiguous or array.flags.f_contiguous):
-        raise ValueError(
-            f"parameter {name!r} is not contiguous (strides {array.strides}); "
-            "pass numpy.ascontiguousarray() of it, or the array that it is a view of"
         )
 
 

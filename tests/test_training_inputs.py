@@ -141,6 +141,27 @@ def test_read_only_parameters_are_refused_unless_copied() -> None:
     with pytest.raises(ValueError, match="read-only"):
         minimize(quadratic, x, steps=1)
     assert minimize(quadratic, x, steps=1, copy=True).params[0] != x[0]
+    for bad, message in [
+        (np.ones(2, np.float16), "float16|<f2"),
+        (np.ma.masked_array(x), "Masked"),
+    ]:
+        bad.flags.writeable = False
+        with pytest.raises(TypeError, match=message):
+            minimize(quadratic, bad, steps=1, copy=True)
+
+
+def test_read_only_parameters_are_copied_once() -> None:
+    copies = []
+
+    class Counted(np.ndarray):
+        def copy(self, order: Any = "C") -> Any:
+            copies.append(order)
+            return super().copy(order)
+
+    x = start().view(Counted)
+    x.flags.writeable = False
+    minimize(quadratic, x, steps=1, copy=True)
+    assert copies == ["K"]
 
 
 G = np.ones(3)

@@ -66,8 +66,10 @@ def _check_leaf(name: str, array: Any, copy: bool) -> None:
             f"parameter {name!r} is the number {array!r}, which cannot be updated in place; pass "
             "numpy arrays of float32 or float64, for example numpy.array([1.0, 2.0])"
         )
-    frozen = copy and isinstance(array, np.ndarray) and not array.flags.writeable
-    _tree.check_parameter(name, array.copy(order="K") if frozen else array)
+    if copy and isinstance(array, np.ndarray) and not array.flags.writeable:
+        _tree.check_kind(name, array)  # the copy will be writeable
+    else:
+        _tree.check_parameter(name, array)
 
 
 # --- optimizer ---
