@@ -213,7 +213,7 @@ class Optimizer(GroupedParameters):
             the functions that they are.
         """
         with self._gate:
-            return _state_dict.dump(self)
+            return _state_dict.dump(self, copied=True)
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> list[str]:
         """Continue from what `state_dict` returned, for parameters of the same names.

@@ -21,14 +21,21 @@ KEYS = ("optimizer", "step_count", "state", "param_groups", "options")
 MOST_STEPS = 2**62  # which none has taken, and the counters can hold
 
 
-def dump(optimizer: Optimizer) -> dict[str, Any]:
+def dump(optimizer: Optimizer, *, copied: bool) -> dict[str, Any]:
+    """The optimizer as `Optimizer.state_dict` describes it, with its live arrays or copies of them.
+
+    Does not wait for a step to end: whoever copies holds the optimizer's gate.
+    """
+    state = optimizer._state()
+    if copied:
+        state = {
+            name: {key: _copied(value) for key, value in entry.items()}
+            for name, entry in state.items()
+        }
     return {
         "optimizer": type(optimizer).__name__,
         "step_count": optimizer.step_count,
-        "state": {
-            name: {key: _copied(value) for key, value in entry.items()}
-            for name, entry in optimizer._state().items()
-        },
+        "state": state,
         "param_groups": [
             {"params": list(members.names), **group.constants}
             for group, members in zip(optimizer._groups, optimizer._members, strict=True)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib
 import io
 import sys
+import tracemalloc
 import warnings
 from typing import Any
 
@@ -385,6 +386,21 @@ def test_bad_state_dicts(bad: Any) -> None:
             opt, result if isinstance(result, (int, dict)) and "lr" not in matches else saved
         )
     assert everything(opt) == before
+
+
+def test_loading_copies_the_state_once() -> None:
+    opt = fastgd.Adam(np.ones(1_000_000))
+    saved = state_dict(opt)
+    size = sum(
+        slots.nbytes for slots in opt.state["params"].values() if isinstance(slots, np.ndarray)
+    )
+    tracemalloc.start()
+    try:
+        load_state_dict(opt, saved)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 1.1 * size
 
 
 def test_without_torch(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from fastgd import _state_dict
 from fastgd._optimizer import Optimizer
 from fastgd._tree import Array
 
@@ -174,7 +175,7 @@ def load_state_dict(
     _check_forms(optimizer)
     if not isinstance(state_dict, Mapping) or not {"state", "param_groups"} <= set(state_dict):
         raise TypeError('state_dict must be a dict with "state" and "param_groups"')
-    own = optimizer.state_dict()
+    own = _state_dict.dump(optimizer, copied=False)  # only for names and options
     groups, state = [], {}
     pairs = _zip("groups", own["param_groups"], state_dict["param_groups"])
     for i, (ours, theirs) in enumerate(pairs):

@@ -49,7 +49,7 @@ def kind_of(name: str, thing: Any) -> str:
 def state_of(thing: Any) -> Any:
     """What a checkpoint holds of it; an optimizer's arrays as they are, not copies."""
     if isinstance(thing, Optimizer):
-        return {"params": thing.params, **_live_state(thing)}
+        return {"params": thing.params, **_state_dict.dump(thing, copied=False)}
     if isinstance(thing, Random):
         return _random_state(thing)
     return thing.state_dict()
@@ -94,7 +94,7 @@ def decode_optimizer(decoder: Decoder, node: Any, name: str, optimizer: Optimize
         ValueError: a function that the file names is not there, or one with a state is there that
             would no longer be used.
     """
-    live = _live_state(optimizer)
+    live = _state_dict.dump(optimizer, copied=False)
     state = decoder.decode(node, name, live)
     used = dict(functions_in({key: state.get(key) for key in ("param_groups", "options")}, name))
     for path, function in used.items():
@@ -178,24 +178,10 @@ def _check_position(name: str, value: Any, most: int) -> None:
 # --- optimizers ---
 
 
-def _live_state(optimizer: Optimizer) -> dict[str, Any]:
-    """As `Optimizer.state_dict`, but with the live arrays, and without waiting for a step to end."""
-    return {
-        "optimizer": type(optimizer).__name__,
-        "step_count": optimizer.step_count,
-        "state": optimizer._state(),
-        "param_groups": [
-            {"params": list(members.names), **group.constants}
-            for group, members in zip(optimizer._groups, optimizer._members, strict=True)
-        ],
-        "options": optimizer.options,
-    }
-
-
 def _apply_optimizer(optimizer: Optimizer, state: Any) -> Callable[[], object]:
     """Check parameters and state, and load all of it but the arrays; what undoes that."""
     _check_params(optimizer.params, state["params"])
-    before = _live_state(optimizer)
+    before = _state_dict.dump(optimizer, copied=False)
     _state_dict.load(optimizer, {**state, "state": _stand_ins(before, state["state"])}, strict=True)
     return lambda: optimizer.load_state_dict(before)
 
