@@ -17,34 +17,57 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any
 
+NO_NUMBERS = ("bool", "complex", "time", "<U", ">U", "|S")  # in the names of dtypes
+
 
 def as_float(expected: str, value: Any) -> float:
     """Any number as a float, infinite and NaN included; `expected` begins the message otherwise."""
-    # All of these float() would take.
-    is_text = isinstance(value, (str, bytes, bytearray))
-    is_bool = isinstance(value, bool) or str(getattr(value, "dtype", "")).endswith("bool")
-    is_array = getattr(value, "ndim", 0) > 0
     try:
-        if is_text or is_bool or is_array:
-            raise TypeError
-        return float(value)
+        return _converted(value)
     except OverflowError:
-        raise ValueError(f"{expected}, got {value!r}") from None
+        raise ValueError(f"{expected}, got a number beyond a double's range") from None
     except (TypeError, ValueError):
         raise TypeError(f"{expected}, got {type(value).__name__}: {value!r}") from None
 
 
 def number(
-    name: str, value: Any, low: float = 0.0, high: float = math.inf, bounds: str = "[)"
+    name: str,
+    value: Any,
+    low: float = 0.0,
+    high: float = math.inf,
+    bounds: str = "[)",
+    also: str = "",
 ) -> float:
-    """A number in the interval from `low` to `high`, with `bounds` in the usual notation."""
-    expected = f"{name} must be a number in {bounds[0]}{low:g}, {high:g}{bounds[1]}"
-    result = as_float(expected, value)
-    inside_low = low <= result if bounds[0] == "[" else low < result
-    inside_high = result <= high if bounds[1] == "]" else result < high
-    if not (inside_low and inside_high):  # in this form also true of NaN
-        raise ValueError(f"{expected}, got {value!r}")
-    return result
+    """A number in the interval from `low` to `high`, with `bounds` in the usual notation.
+
+    `also` says in the message what else the argument may be, which the caller has looked for.
+    """
+    try:
+        result = _converted(value)
+        above = low <= result if bounds[0] == "[" else low < result
+        below = result <= high if bounds[1] == "]" else result < high
+        if above and below:  # neither is true of NaN
+            return result
+    except (TypeError, ValueError, OverflowError):
+        pass
+    expected = f"{name} must be a number in {bounds[0]}{low:g}, {high:g}{bounds[1]}{also}"
+    as_float(expected, value)
+    raise ValueError(f"{expected}, got {value!r}")
+
+
+def _converted(value: Any) -> float:
+    """float(value), but of numbers only."""
+    if type(value) is float:
+        return value
+    # All of these float() would take, of complex numbers the real part.
+    kind = str(getattr(value, "dtype", ""))
+    if (
+        isinstance(value, (str, bytes, bytearray, bool))
+        or getattr(value, "ndim", 0) > 0
+        or any(other in kind for other in NO_NUMBERS)
+    ):
+        raise TypeError
+    return float(value)
 
 
 def integer(name: str, value: Any, least: int = 0, hint: str = "") -> int:

@@ -8,46 +8,37 @@ values pass the same check when they are used.
 from __future__ import annotations
 
 import math
-import numbers
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from typing import Any, TypeAlias
 from weakref import WeakMethod
 
+from fastgd._arguments import number
+
 Check: TypeAlias = Callable[[str, Any], Any]
 Values: TypeAlias = dict[str, Any]
+
+SCHEDULE = " or a function of the step"  # what else a number may be
 
 
 def real(name: str, value: Any) -> Any:
     """A finite number as a float, or a schedule as it is."""
-    if type(value) is float and math.isfinite(value):  # the usual case, on the path of every step
-        return value
     if callable(value):
         return value
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(
-            f"{name} must be a number or a function of the step, got {type(value).__name__}: {value!r}"
-        )
-    try:
-        number = float(value)
-    except OverflowError:
-        raise ValueError(f"{name} must be finite, got a number beyond a double's range") from None
-    if not math.isfinite(number):
-        raise ValueError(f"{name} must be finite, got {value!r}")
-    return number
+    return number(name, value, -math.inf, bounds="()", also=SCHEDULE)
 
 
 def nonnegative(name: str, value: Any) -> Any:
-    value = real(name, value)
-    if not callable(value) and value < 0:
-        raise ValueError(f"{name} must be at least 0, got {value!r}")
-    return value
+    """A finite number of at least 0, or a schedule."""
+    if type(value) is float and 0.0 <= value < math.inf:  # a schedule's, on the way of every step
+        return value
+    return value if callable(value) else number(name, value, also=SCHEDULE)
 
 
 def fraction(name: str, value: Any) -> Any:
-    value = real(name, value)
-    if not callable(value) and not 0 <= value < 1:
-        raise ValueError(f"{name} must be in [0, 1), got {value!r}")
-    return value
+    """A number in [0, 1), or a schedule."""
+    if type(value) is float and 0.0 <= value < 1.0:  # as in nonnegative
+        return value
+    return value if callable(value) else number(name, value, 0.0, 1.0, also=SCHEDULE)
 
 
 def fractions(name: str, value: Any) -> Any:
@@ -61,12 +52,9 @@ def fractions(name: str, value: Any) -> Any:
 
 def limit(name: str, value: Any) -> Any:
     """A positive number, a schedule, or None for no limit."""
-    if value is None:
-        return None
-    value = real(name, value)
-    if not callable(value) and value <= 0:
-        raise ValueError(f"{name} must be greater than 0, or None for no clipping; got {value!r}")
-    return value
+    if value is None or callable(value):
+        return value
+    return number(name, value, bounds="()", also=f"{SCHEDULE}, or None for no clipping")
 
 
 def is_scheduled(value: Any) -> bool:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fastgd._arguments import integer
 from fastgd._groups import Layout
 from fastgd._hyperparameters import Values
 from fastgd._tree import Array
@@ -154,10 +155,10 @@ def _array(entry: Any, slot: str, name: str, layout: Layout) -> Array:
 
 
 def _count(name: str, value: Any) -> int:
-    number = -1 if isinstance(value, bool) or not isinstance(value, (int, np.integer)) else value
-    if not 0 <= number <= MOST_STEPS:
-        raise ValueError(f"load_state_dict: {name} must be an int of at least 0, got {value!r}")
-    return int(number)
+    count = integer(f"load_state_dict: {name}", value)
+    if count > MOST_STEPS:
+        raise ValueError(f"load_state_dict: {name} must be at most {MOST_STEPS}, got {value!r}")
+    return count
 
 
 def _copied(value: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
-from fastgd._arguments import choice, number
+from fastgd._arguments import choice, integer, number
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -161,15 +161,5 @@ def as_generator(seed: Any) -> np.random.Generator:
         return seed
     if seed is None:
         return np.random.default_rng()
-    try:
-        if isinstance(seed, (bool, np.bool_)):
-            raise TypeError
-        number = index(seed)
-    except TypeError:
-        raise TypeError(
-            "seed must be an int, a numpy.random.Generator or None, "
-            f"got {type(seed).__name__}: {seed!r}"
-        ) from None
-    if number < 0:
-        raise ValueError(f"seed must be at least 0, got {seed!r}")
-    return np.random.default_rng(number)
+    hint = "; it may also be a numpy.random.Generator, or None"
+    return np.random.default_rng(integer("seed", seed, hint=hint))

@@ -59,6 +59,11 @@ def without(*path: Any) -> Change:
     return change
 
 
+BAD_COUNTS = [
+    *((x, TypeError, "an integer") for x in (1.0, True, None, "3", NAN, np.array([1]))),
+    (-1, ValueError, "at least 0"),
+    *((x, ValueError, "at most 4611686018427387904") for x in (2**63, 2**70)),
+]
 STATES: list[tuple[str, Change, type[Exception], str]] = [
     ("none", lambda sd: None, TypeError, "expected a dict, got NoneType"),
     ("list", list, TypeError, "expected a dict, got list"),
@@ -72,12 +77,12 @@ STATES: list[tuple[str, Change, type[Exception], str]] = [
     ("kind-none", put("optimizer", None), ValueError, "None"),
     ("kind-array", put("optimizer", np.array(["Adam", "x"])), ValueError, "load_state_dict: .*Adam"),
     *[
-        (f"step_count-{value!r}", put("step_count", value), ValueError, "step_count must be an int")
-        for value in (-1, 1.0, True, None, "3", NAN, np.array([1]), 2**63, 2**70)
+        (f"step_count-{value!r}", put("step_count", value), error, f"step_count must be {match}")
+        for value, error, match in BAD_COUNTS
     ],
     *[
-        (f"step-{value!r}", put_entry("step", value), ValueError, "step of 'W' must be an int")
-        for value in (-1, 1.0, True, None, "3", NAN, np.array([1]), 2**63, 2**70)
+        (f"step-{value!r}", put_entry("step", value), error, f"step of 'W' must be {match}")
+        for value, error, match in BAD_COUNTS
     ],
     ("state-list", put("state", []), TypeError, "'state' must be a dict"),
     ("state-none", put("state", None), TypeError, "'state' must be a dict"),

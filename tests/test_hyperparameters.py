@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import re
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -82,6 +84,16 @@ def test_setting_a_bad_value_is_refused_at_once(case: ErrorCase) -> None:
         assert re.search(pattern, str(caught.value)), f"{caught.value} does not say {pattern}"
     assert opt.param_groups[0][key] == before
     assert opt.step(np.ones(3)) is True
+
+
+@pytest.mark.parametrize("kind", [Fraction, Decimal, np.float32, np.float16, np.array])
+def test_any_kind_of_number(kind: Any) -> None:
+    """Each becomes a float at once; a pair's parts too."""
+    opt = fastgd.Adam(np.ones(2), lr=kind(0.5), betas=(kind(0.5), 0), clip_norm=kind(0.5))
+    group = opt.param_groups[0]
+    for value in (group["lr"], *group["betas"], opt.clip_norm):
+        assert type(value) is float
+    assert (group["lr"], group["betas"], opt.clip_norm) == (0.5, (0.5, 0.0), 0.5)
 
 
 def test_groups_are_compared_by_identity() -> None:
