@@ -221,7 +221,9 @@ class Optimizer(GroupedParameters):
         Args:
             state_dict: a dict as `state_dict` describes it. Its arrays are copied.
             strict: require the same groups and exactly the same parameter names. Otherwise only
-                the state of names that both know is loaded, and hyperparameters stay as they are.
+                the state of names that both know is loaded, with their own step counts, and
+                `step_count`, on which schedules depend; hyperparameters, options and the state of
+                other names stay as they are.
 
         Returns:
             The names that only one of the two has; always empty when strict.

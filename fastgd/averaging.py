@@ -59,7 +59,7 @@ class Average:
 
     @property
     def arrays(self) -> list[Array]:
-        """The live parameters, in order."""
+        """The arrays that are averaged, in order: the live parameters themselves, not the average."""
         return list(self._arrays)
 
     def update(self) -> None:
@@ -73,9 +73,10 @@ class Average:
 
     @property
     def params(self) -> Any:
-        """The average in new arrays, of the parameters' structure, dtypes and memory order.
+        """The average: a tree of the parameters' structure, of new arrays of their dtypes and orders.
 
-        The parameters themselves, copied, as long as nothing has been averaged.
+        Each access makes a copy of the whole model, so keep what it returns. As long as nothing has
+        been averaged it is a copy of the parameters as they are.
         """
         values = iter(zip(self._arrays, self._flat, self._means, strict=True))
 

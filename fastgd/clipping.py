@@ -26,11 +26,16 @@ def global_norm(grads: Any) -> float:
     of threads. NaN or infinity where an array has one.
 
     Args:
-        grads: an array or any nesting of list, tuple and dict of arrays of any floating-point dtype
-            and layout; None leaves are left out.
+        grads: an array or any nesting of list, tuple and dict of arrays of float16, bfloat16
+            (ml_dtypes'), float32 or float64 in native byte order, of any shape and layout; None
+            leaves are left out.
+
+    Returns:
+        The norm; 0 of no arrays.
 
     Raises:
-        TypeError: a leaf is not an array of a floating-point dtype; names it.
+        TypeError: a leaf is not an array of one of these dtypes; names it.
+        ValueError: the containers are nested too deeply, or one of them contains itself.
 
     Example:
         >>> import numpy as np, fastgd
@@ -62,12 +67,19 @@ def clip_grad_norm_(grads: Any, max_norm: float) -> float:
     """Multiply all gradients, in place, by min(1, max_norm / norm); returns the norm before.
 
     Args:
-        grads: as in `global_norm`, writeable. A NaN norm makes every gradient NaN.
-        max_norm: greater than 0.
+        grads: as in `global_norm`, writeable NumPy arrays. A NaN norm makes every gradient NaN.
+            Elements of float16 and bfloat16 are multiplied in float32 and then rounded, so that the
+            norm afterwards is max_norm to their precision only, and may be above it by that much.
+        max_norm: a finite number greater than 0.
+
+    Returns:
+        The norm before, as `global_norm` gives it.
 
     Raises:
-        TypeError, ValueError: a leaf is not a writeable array of a floating-point dtype, or max_norm
-            is out of range. Nothing has changed then.
+        TypeError: a leaf is not an array of one of these dtypes, or max_norm not a number.
+        ValueError: a leaf is read-only, two arrays share elements, which would be clipped twice, the
+            containers are nested too deeply, or max_norm is out of range.
+        Nothing has changed then.
 
     Example:
         >>> import numpy as np, fastgd
@@ -78,7 +90,8 @@ def clip_grad_norm_(grads: Any, max_norm: float) -> float:
         [0.6000000000000001, 0.8]
 
     References:
-        Pascanu, Mikolov & Bengio 2013, algorithm 1.
+        Pascanu, Mikolov & Bengio 2013, On the difficulty of training recurrent neural networks,
+        algorithm 1.
     """
     max_norm = number("max_norm", max_norm, bounds="()")
     named = _writeable(grads)
@@ -93,7 +106,13 @@ def clip_grad_norm_(grads: Any, max_norm: float) -> float:
 def clip_grad_value_(grads: Any, clip_value: float) -> None:
     """Clamp every element of every gradient, in place, to ±clip_value; a NaN stays.
 
-    Args, Raises: as `clip_grad_norm_`.
+    Args:
+        grads: as in `clip_grad_norm_`.
+        clip_value: a finite number greater than 0; it is rounded to each array's dtype, and to infinity
+            beyond float16's range.
+
+    Raises:
+        TypeError, ValueError: as `clip_grad_norm_`. Nothing has changed then.
 
     Example:
         >>> import numpy as np, fastgd

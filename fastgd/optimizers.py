@@ -40,15 +40,25 @@ class SGD(Optimizer):
     Args:
         params: an array, a list, tuple or dict of such (nested at will), or a list of group dicts.
             Arrays are native float32 or float64, contiguous and writeable; updated in place.
-        lr: learning rate, at least 0.
-        momentum: at least 0; 0 keeps no state.
-        dampening: part of the gradient that is kept from the momentum buffer.
-        weight_decay: L2 penalty, at least 0.
-        nesterov: look ahead along the momentum; needs momentum > 0 and no dampening.
-        lr_in_momentum: see above.
-        maximize, clip_norm, clip_value, nonfinite: see the module.
+        lr: learning rate, at least 0. As every number here, a number or a function step -> number of
+            the steps taken so far (see `fastgd.schedules`), whose values pass the same checks.
+        momentum: a number or a function step -> number, at least 0; 0 keeps no state.
+        dampening: a number or a function step -> number: part of the gradient that is kept from the
+            momentum buffer.
+        weight_decay: L2 penalty, a number or a function step -> number, at least 0.
+        nesterov: True looks ahead along the momentum; needs momentum > 0 and no dampening.
+        lr_in_momentum: True or False, see above.
+        maximize: True ascends instead of descending.
+        clip_norm: the largest norm of all gradients taken as one vector, over all groups: if it is
+            larger they are multiplied by clip_norm / norm. A number or a function step -> number,
+            greater than 0; None for no such limit.
+        clip_value: the largest magnitude of an element, to which larger ones are clamped, after
+            clip_norm. A number or a function step -> number, greater than 0; None for no such limit.
+        nonfinite: what a step does about a NaN or an infinity in a gradient: "propagate" it into the
+            parameters, "raise" a FloatingPointError, or "skip" the step, which then returns False.
+            The last two change nothing.
 
-    State: momentum_buffer (with momentum).
+    State: momentum_buffer (with momentum), of the parameter's shape and dtype.
 
     Raises:
         TypeError, ValueError: an array or a hyperparameter is not as described; names it.
@@ -63,8 +73,13 @@ class SGD(Optimizer):
         True
 
     References:
-        Robbins & Monro 1951; Polyak 1964 (momentum); Sutskever, Martens, Dahl & Hinton 2013
-        (Nesterov's form); Goodfellow et al. 2016, algorithms 8.1 to 8.3.
+        Robbins & Monro 1951, A stochastic approximation method.
+        Polyak 1964, Some methods of speeding up the convergence of iteration methods (momentum).
+        Sutskever, Martens, Dahl & Hinton 2013, On the importance of initialization and momentum in
+        deep learning, section 2 (both kinds of momentum, lr inside).
+        Goodfellow, Bengio & Courville 2016, Deep Learning, algorithms 8.1 to 8.3.
+        Pascanu, Mikolov & Bengio 2013, On the difficulty of training recurrent neural networks,
+        algorithm 1 (clip_norm).
     """
 
     rule = "sgd"
@@ -142,14 +157,17 @@ class Adam(Optimizer):
 
     Args:
         params: see `SGD`.
-        lr: learning rate, at least 0.
-        betas: decay rates of the two moments, in [0, 1).
-        eps: at least 0.
-        weight_decay: L2 penalty, at least 0. It passes through the moments; see `AdamW`.
-        amsgrad, eps_hat: see above.
-        maximize, clip_norm, clip_value, nonfinite: see the module.
+        lr: learning rate, a number or a function step -> number, at least 0.
+        betas: decay rates of the two moments, a pair, each a number or a function step -> number,
+            in [0, 1).
+        eps: a number or a function step -> number, at least 0.
+        weight_decay: L2 penalty, a number or a function step -> number, at least 0. It passes
+            through the moments; see `AdamW`.
+        amsgrad, eps_hat: True or False, see above.
+        maximize, clip_norm, clip_value, nonfinite: see `SGD`.
 
-    State: exp_avg (m), exp_avg_sq (v), max_exp_avg_sq (with amsgrad).
+    State: exp_avg (m), exp_avg_sq (v), max_exp_avg_sq (with amsgrad), each of the parameter's shape
+    and dtype.
 
     Raises:
         TypeError, ValueError: an array or a hyperparameter is not as described; names it.
@@ -164,7 +182,9 @@ class Adam(Optimizer):
         [0.8999999761581421, 0.8999999761581421]
 
     References:
-        Kingma & Ba 2015, algorithm 1; Reddi, Kale & Kumar 2018 (amsgrad).
+        Kingma & Ba 2015, Adam: a method for stochastic optimization, algorithm 1.
+        Reddi, Kale & Kumar 2018, On the convergence of Adam and beyond, algorithm 2 (amsgrad; without
+        the correction of the bias).
     """
 
     rule = "adam"
@@ -239,10 +259,10 @@ class AdamW(Adam):
 
     Args:
         params, lr, betas, eps, amsgrad, eps_hat: see `Adam`.
-        weight_decay: at least 0.
-        maximize, clip_norm, clip_value, nonfinite: see the module.
+        weight_decay: a number or a function step -> number, at least 0.
+        maximize, clip_norm, clip_value, nonfinite: see `SGD`.
 
-    State: exp_avg, exp_avg_sq, max_exp_avg_sq (with amsgrad).
+    State: exp_avg, exp_avg_sq, max_exp_avg_sq (with amsgrad), each of the parameter's shape and dtype.
 
     Raises:
         TypeError, ValueError: an array or a hyperparameter is not as described; names it.
@@ -257,7 +277,7 @@ class AdamW(Adam):
         [1.9]
 
     References:
-        Loshchilov & Hutter 2019, algorithm 2.
+        Loshchilov & Hutter 2019, Decoupled weight decay regularization, algorithm 2.
     """
 
     decoupled = True
@@ -305,15 +325,15 @@ class Adagrad(Optimizer):
 
     Args:
         params: see `SGD`.
-        lr: learning rate, at least 0.
-        lr_decay: at least 0.
-        weight_decay: L2 penalty, at least 0.
-        initial_accumulator_value: at least 0; read when the state is made.
-        eps: at least 0.
-        eps_inside: see above.
-        maximize, clip_norm, clip_value, nonfinite: see the module.
+        lr: learning rate, a number or a function step -> number, at least 0.
+        lr_decay: a number or a function step -> number, at least 0.
+        weight_decay: L2 penalty, a number or a function step -> number, at least 0.
+        initial_accumulator_value: a number, at least 0; read when the state is made.
+        eps: a number or a function step -> number, at least 0.
+        eps_inside: True or False, see above.
+        maximize, clip_norm, clip_value, nonfinite: see `SGD`.
 
-    State: sum.
+    State: sum, of the parameter's shape and dtype.
 
     Raises:
         TypeError, ValueError: an array or a hyperparameter is not as described; names it.
@@ -328,7 +348,8 @@ class Adagrad(Optimizer):
         [0.5, 0.5]
 
     References:
-        Duchi, Hazan & Singer 2011, section 1.1 with the diagonal matrix.
+        Duchi, Hazan & Singer 2011, Adaptive subgradient methods for online learning and stochastic
+        optimization, section 1.1 with the diagonal matrix.
     """
 
     rule = "adagrad"
@@ -402,16 +423,17 @@ class RMSprop(Optimizer):
 
     Args:
         params: see `SGD`.
-        lr: learning rate, at least 0.
-        alpha: decay rate of the running averages, in [0, 1).
-        eps: at least 0.
-        weight_decay: L2 penalty, at least 0.
-        momentum: at least 0; 0 keeps no buffer.
-        centered: divide by an estimate of the standard deviation.
-        eps_inside, lr_in_momentum: see above.
-        maximize, clip_norm, clip_value, nonfinite: see the module.
+        lr: learning rate, a number or a function step -> number, at least 0.
+        alpha: decay rate of the running averages, a number or a function step -> number, in [0, 1).
+        eps: a number or a function step -> number, at least 0.
+        weight_decay: L2 penalty, a number or a function step -> number, at least 0.
+        momentum: a number or a function step -> number, at least 0; 0 keeps no buffer.
+        centered: True divides by an estimate of the standard deviation.
+        eps_inside, lr_in_momentum: True or False, see above.
+        maximize, clip_norm, clip_value, nonfinite: see `SGD`.
 
-    State: square_avg, momentum_buffer (with momentum), grad_avg (centered).
+    State: square_avg (v), momentum_buffer (with momentum), grad_avg (a, centered), each of the
+    parameter's shape and dtype.
 
     Raises:
         TypeError, ValueError: an array or a hyperparameter is not as described; names it.
@@ -426,7 +448,9 @@ class RMSprop(Optimizer):
         [0.98]
 
     References:
-        Tieleman & Hinton 2012, lecture 6.5; Graves 2013, equations 38 to 41 (centered, momentum).
+        Tieleman & Hinton 2012, Neural networks for machine learning (Coursera), lecture 6.5: RMSprop.
+        Graves 2013, Generating sequences with recurrent neural networks, equations 38 to 41
+        (centered, momentum).
     """
 
     rule = "rmsprop"

@@ -50,6 +50,9 @@ def cyclic(
     Returns:
         A `Schedule`; it has no end.
 
+    Raises:
+        TypeError, ValueError: an argument is not as described; names it.
+
     Example:
         >>> from fastgd.schedules import cyclic
         >>> schedule = cyclic(0.5, 1.5, step_size_up=2, mode="triangular2")
@@ -159,6 +162,9 @@ def one_cycle(
     Returns:
         A `Schedule`.
 
+    Raises:
+        TypeError, ValueError: an argument is not as described; names it.
+
     Warning:
         PyTorch raises an error after the end. In optax's one-cycle schedules the phases end at
         whole steps, and min comes at total_steps.
@@ -219,6 +225,9 @@ def one_cycle_momentum(
 
     Returns:
         A `Schedule`.
+
+    Raises:
+        TypeError, ValueError: an argument is not as described; names it.
 
     Example:
         >>> from fastgd.schedules import one_cycle_momentum

@@ -23,6 +23,9 @@ def constant(value: SupportsFloat) -> Schedule:
     Returns:
         A `Schedule`.
 
+    Raises:
+        TypeError, ValueError: an argument is not as described; names it.
+
     Example:
         >>> from fastgd.schedules import constant, join, linear
         >>> hold_then_decay = join([constant(0.5), linear(0.5, total_steps=2, start_factor=1,
@@ -50,6 +53,9 @@ def step(lr: SupportsFloat, *, step_size: SupportsIndex, gamma: SupportsFloat = 
 
     Returns:
         A `Schedule`.
+
+    Raises:
+        TypeError, ValueError: an argument is not as described; names it.
 
     Example:
         >>> from fastgd.schedules import step
@@ -86,6 +92,9 @@ def multi_step(
     Returns:
         A `Schedule`.
 
+    Raises:
+        TypeError, ValueError: an argument is not as described; names it.
+
     Example:
         >>> from fastgd.schedules import multi_step
         >>> schedule = multi_step(1.0, milestones=[2, 5], gamma=0.5)
@@ -119,6 +128,9 @@ def piecewise_constant(
 
     Returns:
         A `Schedule`.
+
+    Raises:
+        TypeError, ValueError: an argument is not as described; names it.
 
     Warning:
         At a boundary Keras's PiecewiseConstantDecay still has the earlier value. This has the later
@@ -165,6 +177,9 @@ def linear(
     Returns:
         A `Schedule`.
 
+    Raises:
+        TypeError, ValueError: an argument is not as described; names it.
+
     Example:
         >>> from fastgd.schedules import linear
         >>> decay = linear(1.0, total_steps=4, start_factor=1, end_factor=0)
@@ -205,6 +220,9 @@ def polynomial(
     Returns:
         A `Schedule`.
 
+    Raises:
+        TypeError, ValueError: an argument is not as described; names it.
+
     Example:
         >>> from fastgd.schedules import polynomial
         >>> schedule = polynomial(1.0, total_steps=4, power=2)
@@ -235,6 +253,9 @@ def exponential(lr: SupportsFloat, *, gamma: SupportsFloat) -> Schedule:
 
     Returns:
         A `Schedule`.
+
+    Raises:
+        TypeError, ValueError: an argument is not as described; names it.
 
     Warning:
         Keras and optax give the factor per decay_steps or transition_steps: their rate r over n
@@ -274,6 +295,9 @@ def inverse_time(
     Returns:
         A `Schedule`.
 
+    Raises:
+        TypeError, ValueError: an argument is not as described; names it.
+
     Warning:
         scikit-learn's learning_rate="invscaling" is another formula, eta0 / t ** power_t.
 
@@ -308,6 +332,9 @@ def inverse_sqrt(lr: SupportsFloat, *, warmup_steps: SupportsIndex) -> Schedule:
 
     Returns:
         A `Schedule`; it has no end.
+
+    Raises:
+        TypeError, ValueError: an argument is not as described; names it.
 
     Warning:
         As in the paper, the first step has s = 1. Hugging Face's and fairseq's schedules count from

@@ -63,6 +63,9 @@ def warmup(
     Returns:
         A `Schedule`; picklable and hashable if `schedule` is.
 
+    Raises:
+        TypeError, ValueError: an argument is not as described; names it.
+
     Warning:
         Libraries differ in the first value. With 0, as in Hugging Face's schedules, the first step
         has no effect; start_factor=1 / (steps + 1) is the line that would be 0 one step earlier.
@@ -106,6 +109,9 @@ def join(
 
     Returns:
         A `Schedule`; picklable and hashable if all of `schedules` are.
+
+    Raises:
+        TypeError, ValueError: an argument is not as described; names it.
 
     Example:
         >>> from fastgd.schedules import join, linear
@@ -154,6 +160,9 @@ def cosine(
 
     Returns:
         A `Schedule`.
+
+    Raises:
+        TypeError, ValueError: an argument is not as described; names it.
 
     Warning:
         PyTorch's rises again after T_max, with period 2 * T_max. Keras's decay_steps do not include
@@ -217,6 +226,9 @@ def cosine_restarts(
     Returns:
         A `Schedule`; it has no end.
 
+    Raises:
+        TypeError, ValueError: an argument is not as described; names it.
+
     Example:
         >>> from fastgd.schedules import cosine_restarts
         >>> schedule = cosine_restarts(1.0, period=2, multiplier=2)
@@ -271,6 +283,9 @@ def warmup_stable_decay(
 
     Returns:
         A `Schedule`.
+
+    Raises:
+        TypeError, ValueError: an argument is not as described; names it.
 
     Warning:
         The MiniCPM paper decays exponentially, which is

@@ -49,6 +49,9 @@ class ReduceOnPlateau:
         cooldown_counter: Updates of cooldown that are left.
         last_epoch: Number of updates.
 
+    Raises:
+        TypeError, ValueError: an argument is not as described; names it.
+
     Warning:
         As in PyTorch, a NaN metric is not better, so that many in a row reduce the value; and "rel"
         is a share of the best metric, whatever its sign: where metrics may be negative, a slightly

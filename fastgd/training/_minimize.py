@@ -36,8 +36,9 @@ class Result:
             arrays passed in. With `average` new arrays, the average; those passed in hold what the
             last step left.
         loss: without data, or with all of it in every step, the loss at `params` (after an
-            interruption the last one known). On mini-batches the mean over the steps of the last
-            epoch, or the last 1,000 steps.
+            interruption the last one known). On mini-batches the mean over as many of the last
+            steps as an epoch has, at most 1,000; over the last 100 if the data are an iterable
+            without a length. Only finite losses count; NaN if there is none.
         nit: steps taken.
         nfev: calls of value_and_grad, those for probes and validation included.
         converged: whether the gradient's norm came down to `tol`.
