@@ -188,6 +188,12 @@ class GroupedParameters:
                 raise ValueError(
                     f"rebind: expected a list of {len(self._groups)} trees, one for each group"
                 )
+            for tree in trees if _tree.is_groups(trees) else ():
+                if set(tree) != {"params"}:
+                    raise ValueError(
+                        f"rebind takes arrays only, got a group with {sorted(set(tree) - {'params'})}; "
+                        "assign hyperparameters in param_groups"
+                    )
             fresh = []
             for old, tree in zip(self._members, trees, strict=True):
                 leaves, spec = _tree.flatten(tree["params"] if _tree.is_groups(trees) else tree)

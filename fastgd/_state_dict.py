@@ -5,7 +5,8 @@ Loading checks everything it was given before it changes anything.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -54,7 +55,7 @@ def load(optimizer: Optimizer, saved: Mapping[str, Any], strict: bool) -> list[s
     ]
     options = _options(optimizer, saved) if strict else optimizer.options
 
-    members, steps, copies = [], [], []
+    members, steps, copies = [], [], {}
     old_steps = iter(optimizer._plan.steps.tolist())
     for old, chosen in zip(optimizer._members, values, strict=True):
         slots = optimizer._allocate(old.params, chosen, old.slots)
@@ -63,21 +64,53 @@ def load(optimizer: Optimizer, saved: Mapping[str, Any], strict: bool) -> list[s
             if name in saved["state"]:
                 entry = saved["state"][name]
                 step = _count(f"the step of {name!r}", _item(entry, "step", name))
-                copies += [
-                    (layout.shaped(flat), _array(entry, slot, name, layout))
-                    for slot, flat in zip(optimizer.slots, flats, strict=True)
-                    if flat is not None
-                ]
+                for slot, flat in zip(optimizer.slots, flats, strict=True):
+                    if flat is not None:
+                        source = _array(entry, slot, name, layout)
+                        copies[_address(flat)] = (layout.shaped(flat), source)
             steps.append(step)
         members.append(old.with_slots(slots))
 
-    optimizer._commit(groups, members, steps, saved["step_count"])
-    for target, source in copies:
-        target[...] = source
-    for group, chosen in zip(groups, values, strict=True):
-        group.store(chosen)
-    optimizer._set_options(**options)
+    # What was given may be the live arrays of this optimizer: in their own place they stay, in
+    # another's they are needed when that has been overwritten.
+    moves = [
+        (target, source.copy() if _address(source) in copies else source)
+        for address, (target, source) in copies.items()
+        if _address(source) != address
+    ]
+    see_through(
+        [
+            partial(optimizer._commit, groups, members, steps, saved["step_count"]),
+            *(partial(np.copyto, target, source) for target, source in moves),
+            *(partial(group.store, chosen) for group, chosen in zip(groups, values, strict=True)),
+            partial(optimizer._set_options, **options),
+        ]
+    )
     return differing
+
+
+def see_through(steps: Sequence[Callable[[], object]]) -> None:
+    """Take all steps; an interrupt such as Ctrl-C repeats the one that it hits, and is raised last.
+
+    Where half of the steps would leave a mixture, and what was there before is overwritten.
+    """
+    interrupt, done = None, 0
+    while done < len(steps):
+        try:
+            while done < len(steps):
+                steps[done]()
+                done += 1
+        except Exception:
+            raise
+        except BaseException as error:
+            interrupt = error
+    if interrupt is not None:
+        raise interrupt
+
+
+def _address(array: Array) -> int:
+    """Of the first element; an empty array's is of no use to anybody."""
+    return array.ctypes.data if array.size else id(array)
 
 
 def _check_head(optimizer: Optimizer, saved: Mapping[str, Any], strict: bool) -> list[str]:

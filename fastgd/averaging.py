@@ -8,7 +8,7 @@ fell below half a unit in the last place, which 1 - decay = 1e-4 brings about ea
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,6 +87,12 @@ class Average:
             return copy
 
         return _tree.rebuild(self._params, read)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            f"an {type(self).__name__} follows arrays and cannot be pickled or copied; make a new one "
+            "over the new arrays and load_state_dict() into it"
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """What continuing needs: {"count": int, "means": {parameter name: float64 array}}, copies."""

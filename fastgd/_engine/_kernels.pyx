@@ -21,7 +21,7 @@ cimport cython
 cimport numpy as cnp
 from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc
 from cython.parallel cimport prange
-from libc.math cimport INFINITY, fabs, isfinite, sqrt as root
+from libc.math cimport INFINITY, copysign, fabs, isfinite, sqrt as root
 from libc.string cimport memcpy, memset
 
 import numpy as np

@@ -165,7 +165,7 @@ cdef class Plan(Binding):
 
     cdef Py_ssize_t run(self, double grad_scale, double clip_norm, double clip_value,
                         bint finite_only, bint track) except? -3:
-        cdef double norm = 0, factor = grad_scale
+        cdef double raw, norm = 0, factor = grad_scale
         cdef Py_ssize_t i, culprit
         cdef bint reduce = clip_norm != INFINITY or finite_only
         cdef Pace pace = self.gate.pace
@@ -173,14 +173,18 @@ cdef class Plan(Binding):
         self.work.coefficients = &self.coefficients[0, 0]
         self.work.track = track
         if reduce:
-            norm = fabs(grad_scale) * self.gradient_norm(team)
+            raw = self.gradient_norm(team)
+            norm = fabs(grad_scale) * raw
             culprit = self.culprit() if finite_only else -1
             if culprit >= 0:
                 return culprit
             self.grad_norm = norm
             # A NaN norm gives NaN, which propagates; a norm of 0 gives inf, hence 1.
             if clip_norm != INFINITY and not clip_norm / norm > 1:
-                factor *= clip_norm / norm
+                if norm == INFINITY and raw < INFINITY:  # grad_scale alone takes it out of range
+                    factor = copysign(clip_norm / raw, grad_scale)
+                else:
+                    factor *= clip_norm / norm
         for i in range(len(self.leaders)):
             self.coefficients[i, SCALE] *= factor
             self.coefficients[i, CLIP_VALUE] = clip_value

@@ -17,11 +17,12 @@ from __future__ import annotations
 import importlib
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from fastgd import _state_dict
+from fastgd import _state_dict, _tree
 from fastgd._optimizer import Optimizer
 from fastgd._tree import Array
 
@@ -63,7 +64,8 @@ def to_torch(optimizer: Optimizer, torch_optimizer: Any) -> None:
     """
     _check_class(optimizer, torch_optimizer)
     pairs = _pairs(optimizer, torch_optimizer)
-    exported = state_dict(optimizer, like=torch_optimizer)
+    _warn_of_losses(optimizer)
+    exported = _export(optimizer, torch_optimizer)
     torch_optimizer.load_state_dict(exported)
     with torch.no_grad():
         for _, array, tensor in pairs:
@@ -101,9 +103,10 @@ def from_torch(
         (array, tensor.detach().cpu().numpy())
         for _, array, tensor in _pairs(optimizer, torch_optimizer)
     ]
-    load_state_dict(optimizer, torch_optimizer.state_dict(), step_count=step_count)
-    for array, value in values:
-        array[...] = value
+    for name, array in optimizer.params.items():
+        _tree.check_parameter(name, array)  # that it is still writeable
+    load = partial(load_state_dict, optimizer, torch_optimizer.state_dict(), step_count=step_count)
+    _state_dict.see_through([load, *(partial(np.copyto, *pair) for pair in values)])
 
 
 def state_dict(optimizer: Optimizer, *, like: Any = None) -> dict[str, Any]:
@@ -122,13 +125,23 @@ def state_dict(optimizer: Optimizer, *, like: Any = None) -> dict[str, Any]:
         TypeError: the optimizer is not one of the five.
         ValueError: lr_in_momentum, eps_hat or eps_inside is on.
     """
-    kind = _kind(optimizer)
-    _check_forms(optimizer)
-    lost = [name for name, value in optimizer.options.items() if value not in (None, "propagate")]
+    _warn_of_losses(optimizer)
+    return _export(optimizer, like)
+
+
+def _warn_of_losses(optimizer: Any) -> None:
+    """In the name of whoever called the public function."""
+    options = optimizer.options if isinstance(optimizer, Optimizer) else {}
+    lost = [name for name, value in options.items() if value not in (None, "propagate")]
     if lost:
         warnings.warn(
-            f"{', '.join(lost)} stays behind: torch.optim has no such option", stacklevel=2
+            f"{', '.join(lost)} stays behind: torch.optim has no such option", stacklevel=3
         )
+
+
+def _export(optimizer: Optimizer, like: Any) -> dict[str, Any]:
+    kind = _kind(optimizer)
+    _check_forms(optimizer)
     saved = optimizer.state_dict()
     indices = {name: i for i, name in enumerate(optimizer.params)}
     groups = []
@@ -138,6 +151,11 @@ def state_dict(optimizer: Optimizer, *, like: Any = None) -> dict[str, Any]:
         _templates(kind, like, len(optimizer.param_groups)),
         strict=True,
     ):
+        if template.get("decoupled_weight_decay", kind == "AdamW") != (kind == "AdamW"):
+            raise ValueError(
+                f"the PyTorch optimizer has decoupled_weight_decay={kind != 'AdamW'}, which is "
+                f"{'Adam' if kind == 'AdamW' else 'AdamW'}, and this is {kind}"
+            )
         values = group.values_at(saved["step_count"])
         groups.append(
             {key: values.get(key, value) for key, value in template.items()}
@@ -175,6 +193,7 @@ def load_state_dict(
     _check_forms(optimizer)
     if not isinstance(state_dict, Mapping) or not {"state", "param_groups"} <= set(state_dict):
         raise TypeError('state_dict must be a dict with "state" and "param_groups"')
+    _check_structure(state_dict)
     own = _state_dict.dump(optimizer, copied=False)  # only for names and options
     groups, state = [], {}
     pairs = _zip("groups", own["param_groups"], state_dict["param_groups"])
@@ -192,6 +211,24 @@ def load_state_dict(
 
 
 # --- what must correspond ---
+
+
+def _check_structure(state_dict: Mapping[str, Any]) -> None:
+    """That the state is of the parameters in the groups, one entry for each at most."""
+    state, groups = state_dict["state"], state_dict["param_groups"]
+    if not isinstance(state, Mapping) or not all(isinstance(x, Mapping) for x in state.values()):
+        raise TypeError('state_dict["state"] must be a dict of dicts')
+    if not isinstance(groups, (list, tuple)) or not all(
+        isinstance(group, Mapping) and isinstance(group.get("params"), (list, tuple))
+        for group in groups
+    ):
+        raise TypeError('state_dict["param_groups"] must be a list of dicts with a list "params"')
+    strangers = [key for key in state if not any(key in group["params"] for group in groups)]
+    if strangers:
+        raise ValueError(
+            f"state_dict has a state of {strangers[:5]!r}, which are no parameters of its groups; "
+            "PyTorch's keys are ints (JSON makes strings of them)"
+        )
 
 
 def _kind(optimizer: Any) -> str:

@@ -35,6 +35,8 @@ FACTORIES: dict[str, Callable[..., Schedule]] = {
     if not isinstance(getattr(schedules, name), type)
 }
 LONGEST_NAME = 1000
+DEEPEST = 100  # levels of containers, well below Python's own limit on either way
+MOST_BITS = 13_000  # of an integer: Python reads 4,300 digits and no more
 
 
 class UserFunction:
@@ -56,6 +58,7 @@ class Encoder:
     def __init__(self) -> None:
         self.arrays: dict[str, Array] = {}
         self._ids: dict[int, int] = {}
+        self._depth = 0
 
     def encode(self, value: Any, path: str, functions: bool = False) -> Any:
         """The value as JSON.
@@ -67,7 +70,22 @@ class Encoder:
 
         Raises:
             TypeError: there is something else; the message says where.
+            ValueError: containers are nested too deeply, or an integer has thousands of digits.
         """
+        self._depth += 1
+        try:
+            if self._depth > DEEPEST:
+                raise ValueError(
+                    f"a checkpoint cannot store containers nested more than {DEEPEST} deep, or a "
+                    f"container that contains itself: {path[:100]}…"
+                )
+            return self._encode(value, path, functions)
+        finally:
+            self._depth -= 1
+
+    def _encode(self, value: Any, path: str, functions: bool) -> Any:
+        if isinstance(value, int) and value.bit_length() > MOST_BITS:
+            raise ValueError(f"a checkpoint cannot store {path}: an integer of over 4,000 digits")
         if value is None or isinstance(value, (bool, int, str)):
             return value
         if isinstance(value, np.ndarray):

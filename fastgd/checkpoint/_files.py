@@ -94,6 +94,7 @@ def save(
 
     Raises:
         TypeError: something is of a kind that cannot be saved; the message says where it is.
+        ValueError: containers nested over 100 deep, or an integer of thousands of digits.
         OSError: the file could not be written. An older one is as it was, and usable.
 
     Example:
@@ -119,6 +120,8 @@ def save(
         raise TypeError(f"save needs an optimizer, got {type(optimizer).__name__}: {optimizer!r}")
     if metadata is not None and not isinstance(metadata, Mapping):
         raise TypeError(f"metadata must be a dict, got {type(metadata).__name__}: {metadata!r}")
+    if "strict" in objects:
+        raise ValueError("an object cannot be named 'strict', which is an option of load")
     things = {"optimizer": optimizer, **objects}
     kinds = _kinds(things)
     optimizers = {name: things[name] for name, kind in kinds.items() if kind == OPTIMIZER}
@@ -128,20 +131,17 @@ def save(
         for other in sorted(optimizers.values(), key=id):  # lest two threads wait for each other
             gates.enter_context(other._gate)
         states |= {name: state_of(other) for name, other in optimizers.items()}
-        try:
-            header = _header(
-                encoder.encode(dict(metadata or {}), "metadata"),
-                {
-                    name: {
-                        "kind": kind,
-                        "class": type(things[name]).__qualname__,
-                        "state": encoder.encode(states[name], name, functions=kind == OPTIMIZER),
-                    }
-                    for name, kind in kinds.items()
-                },
-            )
-        except RecursionError:
-            raise ValueError("a checkpoint cannot store a container that contains itself") from None
+        header = _header(
+            encoder.encode(dict(metadata or {}), "metadata"),
+            {
+                name: {
+                    "kind": kind,
+                    "class": type(things[name]).__qualname__,
+                    "state": encoder.encode(states[name], name, functions=kind == OPTIMIZER),
+                }
+                for name, kind in kinds.items()
+            },
+        )
         _write(os.fsdecode(path), header, encoder.arrays)
 
 

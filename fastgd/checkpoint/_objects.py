@@ -7,13 +7,15 @@ come last, straight from the file, when everything that could be refused has bee
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from fastgd import _state_dict
+from fastgd import _state_dict, _tree
 from fastgd._optimizer import Optimizer
 from fastgd.checkpoint._codec import Decoder, UserFunction, functions_in, has_state
 from fastgd.checkpoint._npz import Archive, Array, StoredArray
@@ -79,8 +81,22 @@ def restore(things: Iterable[tuple[str, Any, Any]], archive: Archive) -> None:
             for name, optimizer, state in optimizers:
                 with refusals(archive, name):
                     undo.append(_apply_optimizer(optimizer, state))
-            for _, optimizer, state in optimizers:
-                _fill(optimizer, state, archive)
+            try:
+                _state_dict.see_through(
+                    [
+                        read
+                        for _, thing, state in optimizers
+                        for read in _reads(thing, state, archive)
+                    ]
+                )
+            except Exception as error:
+                raise archive.error(
+                    f"could be read once, but not a second time: {error!r}. Part of the arrays are "
+                    "those of the file now"
+                ) from error
+            except BaseException:  # an interrupt, when everything has been loaded
+                undo.clear()
+                raise
     except BaseException:
         for step in reversed(undo):
             step()
@@ -141,8 +157,12 @@ def _apply(thing: Any, state: Any) -> Callable[[], object]:
         before = _random_state(thing)
         _set_random_state(thing, _checked_random_state(state))
         return lambda: _set_random_state(thing, before)
-    before = thing.state_dict()
-    thing.load_state_dict(state)
+    before = copy.deepcopy(thing.state_dict())  # it may be live
+    try:
+        thing.load_state_dict(state)
+    except BaseException:
+        thing.load_state_dict(before)
+        raise
     return lambda: thing.load_state_dict(before)
 
 
@@ -180,6 +200,8 @@ def _check_position(name: str, value: Any, most: int) -> None:
 
 def _apply_optimizer(optimizer: Optimizer, state: Any) -> Callable[[], object]:
     """Check parameters and state, and load all of it but the arrays; what undoes that."""
+    for name, param in optimizer.params.items():
+        _tree.check_parameter(name, param)  # that it is still writeable
     _check_params(optimizer.params, state["params"])
     before = _state_dict.dump(optimizer, copied=False)
     _state_dict.load(optimizer, {**state, "state": _stand_ins(before, state["state"])}, strict=True)
@@ -221,17 +243,11 @@ def _fits(stored: StoredArray, array: Array) -> bool:
     return stored.shape == array.shape and stored.dtype.newbyteorder("=") == array.dtype
 
 
-def _fill(optimizer: Optimizer, stored: Any, archive: Archive) -> None:
-    """Read parameters and state from the file into the live arrays."""
-    try:
-        for name, param in optimizer.params.items():
-            archive.read_into(stored["params"][name], param)
-        for name, entry in optimizer._state().items():
-            for slot, array in entry.items():
-                if isinstance(array, np.ndarray):
-                    archive.read_into(stored["state"][name][slot], array)
-    except Exception as error:
-        raise archive.error(
-            f"could be read once, but not a second time: {error!r}. Part of the arrays are those of the "
-            "file now"
-        ) from error
+def _reads(optimizer: Optimizer, stored: Any, archive: Archive) -> Iterator[Callable[[], object]]:
+    """Reading parameters and state from the file into the live arrays, one by one."""
+    for name, param in optimizer.params.items():
+        yield partial(archive.read_into, stored["params"][name], param)
+    for name, entry in optimizer._state().items():
+        for slot, array in entry.items():
+            if isinstance(array, np.ndarray):
+                yield partial(archive.read_into, stored["state"][name][slot], array)

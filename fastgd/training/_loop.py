@@ -243,7 +243,7 @@ class Loop:
                 verdict = rules.callback(info)
             except StopIteration:
                 verdict = True
-            if isinstance(verdict, (bool, np.bool_)) and verdict:
+            if _is_bool(verdict) and verdict:
                 raise Stop("callback")
         if self._progress is not None:
             self._progress.update(self._attempts, loss)
@@ -403,6 +403,12 @@ def _mean(losses: Sequence[float]) -> float:
     """Of the finite ones; NaN of none."""
     finite = [loss for loss in losses if math.isfinite(loss)]
     return sum(finite) / len(finite) if finite else math.nan
+
+
+def _is_bool(value: Any) -> bool:
+    """Also an array of any library that holds one."""
+    dtype = str(getattr(value, "dtype", type(value).__name__))
+    return dtype.endswith("bool") and getattr(value, "shape", ()) == ()
 
 
 def _plateau_schedules(optimizer: Optimizer) -> list[ReduceOnPlateau]:
