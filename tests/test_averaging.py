@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import doctest
+import pickle
 from typing import Any
 
 import numpy as np
@@ -178,3 +180,10 @@ def test_doctests() -> None:
     result = doctest.testmod(fastgd.averaging)
     assert result.attempted > 0
     assert result.failed == 0
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_an_average_is_not_copied(copied: Any) -> None:
+    """A copy would follow arrays that nobody trains."""
+    with pytest.raises(TypeError, match="follows arrays and cannot be pickled or copied"):
+        copied(ExponentialAverage(np.ones(2)))

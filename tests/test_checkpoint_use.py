@@ -22,6 +22,13 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "run.npz"
 
 
+def _nested(depth: int) -> Any:
+    value: Any = 0
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
 # ---------------------------------------------------------------- all or nothing
 
 
@@ -310,3 +317,89 @@ def test_two_writers_of_one_name(rng: np.random.Generator, path: Path) -> None:
         thread.join()
     assert errors == []
     assert files(path.parent) == ["run.npz"]
+
+
+def test_a_frozen_parameter_is_refused_before_anything_is_loaded(path: Path) -> None:
+    saved = fastgd.SGD([np.ones(2), np.ones(2)], lr=0.7)
+    saved.step([np.ones(2), np.ones(2)])
+    fastgd.save(path, saved)
+    first, second = np.zeros(2), np.zeros(2)
+    opt = fastgd.SGD([first, second], lr=0.1)
+    second.flags.writeable = False
+    before = everything(opt)
+    with pytest.raises(
+        fastgd.CheckpointError, match="nothing was loaded: parameter '1' is read-only"
+    ):
+        fastgd.load(path, opt)
+    assert everything(opt) == before
+
+
+class Stubborn:
+    """Changes before it refuses, and hands out what it lives on."""
+
+    def __init__(self, n: int, refuses: bool = False) -> None:
+        self.state, self.refuses = {"n": n}, refuses
+
+    def state_dict(self) -> dict[str, int]:
+        return self.state
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.state.update(state)
+        if self.refuses and state["n"] == 7:
+            raise ValueError("not seven")
+
+
+@pytest.mark.parametrize("refusing", ["first", "second"])
+def test_objects_that_change_before_they_refuse(path: Path, refusing: str) -> None:
+    opt = fastgd.SGD(np.ones(2), lr=0.5)
+    fastgd.save(path, opt, first=Stubborn(7), second=Stubborn(7))
+    things = {name: Stubborn(1, refuses=name == refusing) for name in ("first", "second")}
+    with pytest.raises(fastgd.CheckpointError, match="not seven"):
+        fastgd.load(path, opt, **things)
+    assert [thing.state for thing in things.values()] == [{"n": 1}, {"n": 1}]
+
+
+@pytest.mark.parametrize("at", range(1, 8))
+def test_an_interrupt_while_arrays_are_read(
+    rng: np.random.Generator, path: Path, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    """Everything is loaded when it comes through."""
+    saved, opt = trained(rng), trained(rng)
+    fastgd.save(path, saved)
+    read, calls = _npz.Archive.read_into, [0]
+
+    def interrupted(self: Any, stored: Any, target: Any) -> None:
+        calls[0] += 1
+        if calls[0] == at:
+            raise KeyboardInterrupt
+        read(self, stored, target)
+
+    monkeypatch.setattr(_npz.Archive, "read_into", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        fastgd.load(path, opt)
+    assert everything(opt) == everything(saved)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        ({"n": 10**5000}, "metadata/n: an integer of over 4,000 digits"),
+        ({"a": _nested(101)}, "nested more than 100 deep"),
+    ],
+)
+def test_what_could_not_be_loaded_is_not_saved(path: Path, metadata: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        fastgd.save(path, fastgd.SGD(np.ones(2)), metadata=metadata)
+    assert files(path.parent) == []
+
+
+def test_what_is_nested_deeply_comes_back(path: Path) -> None:
+    opt, metadata = fastgd.SGD(np.ones(2)), {"a": _nested(90), "n": 10**3900}
+    fastgd.save(path, opt, metadata=metadata)
+    assert fastgd.load(path, opt).metadata == metadata
+
+
+def test_no_object_is_named_like_an_option_of_load(path: Path, rng: np.random.Generator) -> None:
+    with pytest.raises(ValueError, match="cannot be named 'strict'"):
+        fastgd.save(path, fastgd.SGD(np.ones(2)), strict=rng)
+    assert files(path.parent) == []

@@ -292,3 +292,29 @@ def test_schedules_of_clipping_see_the_count_of_their_step() -> None:
     for _ in range(3):
         opt.step(np.ones(3))
     assert seen == [0, 1, 2]
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_clipping_when_the_scale_takes_the_norm_out_of_range(sign: float) -> None:
+    w = np.zeros(2)
+    opt = fastgd.SGD(w, lr=1.0, clip_norm=1.0)
+    opt.step(np.array([3e200, 4e200]), grad_scale=sign * 1e200)
+    np.testing.assert_allclose(w, [-0.6 * sign, -0.8 * sign], rtol=1e-15)
+
+
+def test_state_that_is_given_back_crosswise() -> None:
+    """The arrays of a state are copied, also where they are the live ones of another parameter."""
+    opt = fastgd.SGD({"a": np.zeros(3), "b": np.zeros(3)}, lr=0.1, momentum=0.9)
+    opt.step({"a": np.full(3, 1.0), "b": np.full(3, 2.0)})
+    state = opt.state
+    opt.load_state_dict({**opt.state_dict(), "state": {"a": state["b"], "b": state["a"]}})
+    assert opt.state["a"]["momentum_buffer"].tolist() == [2.0] * 3
+    assert opt.state["b"]["momentum_buffer"].tolist() == [1.0] * 3
+
+
+def test_rebind_takes_no_hyperparameters() -> None:
+    w = np.zeros(2)
+    opt = fastgd.SGD([{"params": w}], lr=0.1)
+    with pytest.raises(ValueError, match=r"rebind takes arrays only.*lr"):
+        opt.rebind([{"params": np.ones(2), "lr": 0.5}])
+    assert opt.params["0"] is w

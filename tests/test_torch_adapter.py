@@ -414,3 +414,44 @@ def test_no_warnings() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         state_dict(adam())
+
+
+def test_a_frozen_parameter_is_refused_before_anything_changes() -> None:
+    tensors = [torch.ones(2, dtype=torch.float64, requires_grad=True) for _ in range(2)]
+    source = torch.optim.SGD(tensors, lr=0.5, momentum=0.9)
+    sum(t.sum() for t in tensors).backward()
+    source.step()
+    first, second = np.zeros(2), np.zeros(2)
+    opt = fastgd.SGD([first, second], lr=0.1)
+    second.flags.writeable = False
+    before = everything(opt)
+    with pytest.raises(ValueError, match="parameter '1' is read-only"):
+        from_torch(source, opt)
+    assert everything(opt) == before
+
+
+def test_adam_is_not_handed_over_to_adamw_in_disguise() -> None:
+    opt = fastgd.Adam(np.ones(2), weight_decay=0.5)
+    tensor = torch.zeros(2, dtype=torch.float64, requires_grad=True)
+    with pytest.raises(ValueError, match="decoupled_weight_decay=True, which is AdamW"):
+        to_torch(opt, torch.optim.Adam([tensor], decoupled_weight_decay=True))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d: {**d, "state": {"0": d["state"][0]}}, "no parameters of its groups"),
+        (lambda d: {**d, "state": {0: 5}}, "dict of dicts"),
+        (lambda d: {**d, "param_groups": [{}]}, "list of dicts with a list"),
+    ],
+)
+def test_state_dicts_of_another_structure(change: Any, message: str) -> None:
+    tensor = torch.ones(2, dtype=torch.float64, requires_grad=True)
+    source = torch.optim.Adam([tensor])
+    tensor.sum().backward()
+    source.step()
+    opt = fastgd.Adam(np.ones(2))
+    before = everything(opt)
+    with pytest.raises((TypeError, ValueError), match=message):
+        load_state_dict(opt, change(source.state_dict()))
+    assert everything(opt) == before

@@ -320,3 +320,9 @@ def test_the_training_arrays_may_validate() -> None:
 
     result = minimize(squares, np.zeros(1), data=data, validation=data, epochs=3, batch_size=2)
     assert result.history.validation_loss.size == 3
+
+
+@pytest.mark.parametrize("verdict", [True, np.True_, np.array(True)])
+def test_a_callback_ends_the_run_with_any_true(verdict: Any) -> None:
+    result = minimize(lambda w: (1.0, np.zeros(1)), np.ones(1), steps=5, callback=lambda _: verdict)
+    assert (result.nit, result.reason) == (1, "callback")

@@ -261,7 +261,7 @@ def _pairs(optimizer: Optimizer, torch_optimizer: Any) -> list[tuple[str, Array,
     for ours, theirs in _zip("groups", optimizer.param_groups, torch_optimizer.param_groups):
         for array, tensor in _zip("parameters", ours["params"], theirs["params"]):
             name = next(names)
-            dtype = torch.from_numpy(array).dtype
+            dtype = torch.from_numpy(np.empty(0, array.dtype)).dtype
             if tuple(tensor.shape) != array.shape or tensor.dtype != dtype:
                 raise ValueError(
                     f"parameter {name!r} has shape {array.shape} and dtype {array.dtype}, the "
