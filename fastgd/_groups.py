@@ -115,9 +115,9 @@ class GroupedParameters:
     # --- what can be looked at ---
 
     @property
-    def param_groups(self) -> list[ParamGroup]:
+    def param_groups(self) -> tuple[ParamGroup, ...]:
         """The parameter groups; assigning `param_groups[i]["lr"]` takes effect at the next step."""
-        return list(self._groups)
+        return tuple(self._groups)
 
     @property
     def params(self) -> dict[str, Array]:
@@ -265,10 +265,10 @@ class GroupedParameters:
             self._plan.retired = True
         self._groups, self._members, self._plan = groups, members, plan
 
-    def _change(self, group: ParamGroup, key: str, value: Any) -> None:
-        """A hyperparameter was assigned: check, and adapt the slots if the group now needs others."""
+    def _change(self, group: ParamGroup, changes: Values) -> None:
+        """Hyperparameters were assigned: check, and adapt the slots if the group now needs others."""
         with self._gate:  # two threads may assign two of them
-            values = self._checked({**group.constants, key: value})
+            values = self._checked({**group.constants, **changes})
             if self.uses(values) != self.uses(group.constants):
                 members = list(self._members)
                 i = next(i for i, other in enumerate(self._groups) if other is group)

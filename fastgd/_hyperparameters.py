@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
-from typing import Any, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 from weakref import WeakMethod
 
 from fastgd._arguments import number
@@ -88,7 +88,7 @@ class ParamGroup(MutableMapping[str, Any]):
         params: list[Any],
         values: Values,
         checks: Mapping[str, Check],
-        assign: Callable[[ParamGroup, str, Any], None],
+        assign: Callable[[ParamGroup, Values], None],
     ) -> None:
         self._params = params
         self._checks = checks
@@ -112,14 +112,19 @@ class ParamGroup(MutableMapping[str, Any]):
         return list(self._params) if key == "params" else self.constants[key]
 
     def __setitem__(self, key: str, value: Any) -> None:
-        if key == "params":
+        self.update({key: value})
+
+    def update(self, other: Any = (), /, **values: Any) -> None:
+        """Assign several hyperparameters at once, checked together: all of them or none."""
+        changes = dict(other, **values)
+        if "params" in changes:
             raise TypeError(
                 "the arrays of a group cannot be assigned; use rebind() or add_param_group()"
             )
         assign = self._assign()
         if assign is None:
             raise ReferenceError("the optimizer of this parameter group no longer exists")
-        assign(self, key, value)
+        assign(self, changes)
 
     def __delitem__(self, key: str) -> None:
         raise TypeError(f"a parameter group always has {key!r}; assign it another value instead")
@@ -129,6 +134,12 @@ class ParamGroup(MutableMapping[str, Any]):
 
     def __len__(self) -> int:
         return 1 + len(self.constants)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a parameter group belongs to its optimizer and cannot be pickled or copied; dict(group) "
+            "has what is in it"
+        )
 
     # Mapping's compares as dicts do.
     __eq__ = object.__eq__

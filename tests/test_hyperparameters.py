@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
+import pickle
 import re
 from decimal import Decimal
 from fractions import Fraction
@@ -169,3 +171,21 @@ def test_schedules_count_the_optimizers_steps() -> None:
     opt.step([np.ones(2), np.ones(2)])
     assert set(seen) == {0, 1}
     assert seen == sorted(seen)
+
+
+def test_update_assigns_all_or_nothing() -> None:
+    opt = fastgd.SGD(np.ones(2), lr=0.1)
+    (group,) = opt.param_groups
+    with pytest.raises(ValueError, match="momentum"):
+        group.update({"lr": 0.5, "momentum": -1.0})
+    assert group["lr"] == 0.1
+    group.update(nesterov=True, momentum=0.9)  # each of them alone is refused or does nothing
+    assert (group["nesterov"], group["momentum"]) == (True, 0.9)
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_a_group_is_not_copied(copied: Any) -> None:
+    group = fastgd.SGD(np.ones(2), lr=0.1).param_groups[0]
+    with pytest.raises(TypeError, match=r"belongs to its optimizer.*dict\(group\)"):
+        copied(group)
+    assert dict(group)["lr"] == 0.1
