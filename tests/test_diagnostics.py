@@ -384,3 +384,67 @@ def test_setup_is_not_changed() -> None:
     setup = Setup(dp.rosenbrock, np.array([-1.0, 1.0]), sgd(1e-3), steps=10)
     train(setup)
     assert setup.params.tolist() == [-1.0, 1.0]
+
+
+# --- what looked like something else ---
+
+
+def outcome(f: Any, params: Any, *data: Any, **options: Any) -> Diagnosis:
+    with np.errstate(all="ignore"):
+        return fastgd.minimize(f, params, data=data or None, **options).diagnosis
+
+
+def outliers(seed: int, far: float) -> tuple[Any, Any]:
+    """A linear function, and one sample in twenty far above it."""
+    rng = np.random.default_rng(seed)
+    x, w = rng.standard_normal((500, 10)), 2 * rng.standard_normal(10)
+    y = x @ w + 0.1 * rng.standard_normal(500)
+    y[rng.choice(500, 25, replace=False)] += far
+    return x, y
+
+
+def huber(params: Any, x: Any, y: Any) -> tuple[float, Any]:
+    r = x @ params["w"] + params["b"] - y
+    g = np.clip(r, -1, 1) / len(y)
+    loss = np.where(np.abs(r) <= 1, 0.5 * r * r, np.abs(r) - 0.5).mean()
+    return float(loss), {"w": x.T @ g, "b": np.array([g.sum()])}
+
+
+@pytest.mark.parametrize(
+    ("far", "optimizer", "lr"),
+    [(20, "adam", 0.05), (20, "sgd", 0.5), (1000, "sgd", 0.05), (1000, "sgd", 0.5)],
+)
+def test_outliers_are_not_oscillation(far: float, optimizer: str, lr: float) -> None:
+    for seed in range(5):
+        params = {"w": np.zeros(10), "b": np.zeros(1)}
+        options: dict[str, Any] = {"batch_size": 16, "epochs": 30, "seed": seed}
+        diagnosis = outcome(
+            huber, params, *outliers(seed, far), optimizer=optimizer, lr=lr, **options
+        )
+        assert diagnosis.verdict != "learning_rate_too_high", str(diagnosis)
+
+
+@pytest.mark.parametrize(("lr", "high"), [(0.1, False), (100, True)])
+@pytest.mark.parametrize("batch_size", [1, 4, 16])
+def test_a_rare_class_is_not_an_explosion(batch_size: int, lr: float, high: bool) -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((1000, 5)), -np.ones(1000)
+    y[:10] = 1
+    x[:10] += 1
+    params = {"w": np.zeros(5), "b": np.array([-4.6])}
+    options: dict[str, Any] = {"batch_size": batch_size, "epochs": 5}
+    diagnosis = outcome(dp.logistic, params, x, y, optimizer="sgd", lr=lr, **options)
+    assert (diagnosis.verdict == "learning_rate_too_high") == high, str(diagnosis)
+
+
+def test_a_loss_that_falls_again_but_not_to_its_start_has_risen(rng: np.random.Generator) -> None:
+    losses = np.linspace(300, 90, 300) + 20 * rng.standard_normal(300)
+    losses[0] = 2.5
+    history = {"loss": losses, "batch_size": 32, "samples": 400}
+    assert diagnose(history).verdict == "learning_rate_too_high"
+
+
+def test_a_loss_that_falls_ever_faster_has_not_risen() -> None:
+    losses = 2 - 1.03 ** np.arange(-300, 0)
+    assert diagnose({"loss": losses}).verdict == "healthy"
+    assert all(f.verdict == "healthy" for f in diagnose({"loss": losses}).findings)

@@ -18,6 +18,8 @@ from fastgd.diagnostics._run import TINY, Run
 RISEN, LOST = 0.1, 0.2
 # A level that differs from another by less than this many standard errors has not changed.
 ERRORS = 4.0
+# A batch at the start was good by chance if this part of those at the end are as good.
+COMMON = 0.05
 # A blow-up: one step multiplies the loss by this; it is not made up for by a descent of half the loss.
 BLOWN_UP, RECOVERED = 5.0, 0.5
 # Losses of single batches so many times the first, or the noise, above it are none if there are several.
@@ -28,7 +30,7 @@ OFTEN, OFTEN_OF_BATCHES, UNSTABLE = 0.3, 0.4, 1.1
 SOME_PROBES = 4
 # The steps of Adam are stable far beyond what their reach says; by what factor depends on the problem.
 ADAM_LIMIT = 3.0
-# … it swings by this part of what was gained, and the last quarter gains less than this part.
+# … a step changes it by this part of what was gained, and the last quarter gains less than this part.
 SWING, PROGRESS = 0.02, 0.1
 # change / (gradient · update) of a step in the direction of the gradient instead of against it.
 WRONG_SIGN = (-1.1, -0.9)
@@ -54,11 +56,16 @@ def learning_rate_too_high(run: Run, curvature: Curvature) -> Finding | None:
     """Divergence, a blow-up without recovery, or oscillation without progress."""
     if run.known == 0:
         return None
-    ways = (_divergence(run), _blow_up(run), _outbursts(run), _oscillation(run, curvature))
+    ways = (
+        _divergence(run, curvature),
+        _blow_up(run),
+        _outbursts(run, curvature),
+        _oscillation(run, curvature),
+    )
     strength, what, evidence = max((way for way in ways if way), default=(0.0, "", ()))
     if strength == 0:
         return None
-    lr = float(np.max(run.lr[: run.known]))
+    lr = _highest(run)
     if curvature.stable < lr:
         evidence += (
             f"the curvature along the path allows a learning rate of at most {curvature.stable:.2g}, "
@@ -79,18 +86,23 @@ def learning_rate_too_high(run: Run, curvature: Curvature) -> Finding | None:
     return Finding("learning_rate_too_high", strength, summary, evidence, tuple(advice))
 
 
-def _divergence(run: Run) -> Found | None:
+def _divergence(run: Run, curvature: Curvature) -> Found | None:
     if diverged(run):
         grew = f"the loss grew from {run.initial:.3g} to {run.loss[: run.known].max():.3g}"
         return 1.0, "the run diverged", (f"{grew} before it overflowed at step {run.end}",)
+    if _batches_differ(run, curvature):
+        return None
     rise, lost = -run.descent, run.final - run.best
     noise = ERRORS * (run.noise / np.sqrt(run.first_records) + run.uncertainty)
+    noise = max(noise, 1e-3 * run.scale)
     strength = 0.0
-    if rise > noise or (rise > BLOWN_UP * abs(run.initial) and run.first_records == 1):
+    risen = rise > noise or (rise > BLOWN_UP * abs(run.initial) and run.first_records == 1)
+    never_again = run.loss[run.part(0.5, 1)].min() > run.initial
+    if never_again or (risen and not _lucky_first(run, curvature)):
         strength = ramp(rise / max(abs(run.initial), TINY), 0, 2 * RISEN)
     if run.best < run.initial and lost > noise:
         strength = max(strength, ramp(lost / (run.initial - run.best), 0, 2 * LOST))
-    if lost <= 1e-3 * run.scale or strength == 0:
+    if strength == 0:
         return None
     path = f"{run.initial:.3g} at the start, {run.best:.3g} at best and {run.final:.3g} at the end"
     return strength, "the loss rose", (f"the loss was {path}",)
@@ -102,7 +114,7 @@ def _blow_up(run: Run) -> Found | None:
     times = run.probes.after / np.maximum(before, run.scale)
     jump = float(np.max(times, initial=0.0))
     share = jump if run.stochastic else max(jump, top / run.scale)
-    if share < BLOWN_UP or run.descent > RECOVERED * abs(run.initial):
+    if share < BLOWN_UP or run.initial - run.late_mean > RECOVERED * abs(run.initial):
         return None
     what = (
         f"one step multiplied the loss by {jump:.2g}"
@@ -113,11 +125,33 @@ def _blow_up(run: Run) -> Found | None:
     return strength, "the loss jumped and did not recover", (what, f"it ends at {run.final:.3g}")
 
 
-def _outbursts(run: Run) -> Found | None:
+def _lucky_first(run: Run, curvature: Curvature) -> bool:
+    """Whether the first batch was a good one by chance: such are not rare at the end either.
+
+    Where steps are longer than is stable they are to blame all the same.
+    """
+    late = run.loss[run.part(0.9, 1)]
+    common = np.mean(late <= run.initial) > COMMON
+    return bool(common) and not curvature.stable < _highest(run)
+
+
+def _batches_differ(run: Run, curvature: Curvature) -> bool:
+    """Whether far longer steps would lower the loss of their own batch.
+
+    Then the loss of a batch far above that of another is in the data: outliers, a rare class.
+    """
+    return run.stochastic and curvature.stable >= ROOM[0] * _highest(run)
+
+
+def _highest(run: Run) -> float:
+    return float(np.max(run.lr[: run.known]))
+
+
+def _outbursts(run: Run, curvature: Curvature) -> Found | None:
     """Small batches whose loss is far above the first again and again, while most are not."""
     late = run.loss[run.part(0.5, 1)]
     times = int(np.sum(late - run.initial > OUTBURST * max(run.scale, run.noise)))
-    if not run.stochastic or times < SEVERAL:
+    if not run.stochastic or times < SEVERAL or _batches_differ(run, curvature):
         return None
     worst = f"the worst to {late.max():.3g} from {run.initial:.3g} at the start"
     return 1.0, "the loss of some batches explodes", (f"{times} did in the second half, {worst}",)
@@ -137,13 +171,14 @@ def _oscillation(run: Run, curvature: Curvature) -> Found | None:
     if up.size < SOME_PROBES or not (up.mean() >= often and beyond.mean() >= often):
         return None
     gained = max(run.initial - run.best, TINY)
-    swing = float(np.median(np.abs(np.diff(run.loss[late]))))
+    # Of each step's own batch: successive losses also differ because batches do.
+    swing = float(np.median(np.abs(curvature.probes.change[probes])))
     if swing < SWING * gained or run.late_gain > PROGRESS * gained:
         return None
     evidence = (
         f"{up.mean():.0%} of the steps looked at raised the loss of their own batch",
-        f"the loss swings by {swing:.2g}, and was lowered by {run.late_gain:.2g} from the third quarter "
-        "of the run to the last",
+        f"a step changes it by {swing:.2g}, and the loss was lowered by {run.late_gain:.2g} from the "
+        "third quarter of the run to the last",
     )
     return 0.5 + 0.5 * ramp(float(up.mean()), often, 0.5), "the loss oscillates", evidence
 
