@@ -448,3 +448,15 @@ def test_a_loss_that_falls_ever_faster_has_not_risen() -> None:
     losses = 2 - 1.03 ** np.arange(-300, 0)
     assert diagnose({"loss": losses}).verdict == "healthy"
     assert all(f.verdict == "healthy" for f in diagnose({"loss": losses}).findings)
+
+
+def test_a_run_cut_short_by_its_data_was_not_too_slow() -> None:
+    rng = np.random.default_rng(0)
+    x, y = dp.classes(rng, 1000, 16, 4)
+    x[900, 3] = np.nan
+    params = dp.mlp_params(rng, [16, 32, 4], 1.4)
+    diagnosis = outcome(
+        dp.mlp("relu"), params, x, y, optimizer="sgd", lr=1e-3, batch_size=10, epochs=1, seed=1
+    )
+    assert diagnosis.verdict == "nonfinite_data_or_loss"
+    assert "Also seen" not in str(diagnosis)

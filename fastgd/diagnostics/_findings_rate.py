@@ -194,7 +194,7 @@ def _wrong_sign(curvature: Curvature) -> bool:
 
 def learning_rate_too_low(run: Run, curvature: Curvature) -> Finding | None:
     """Steady but tiny progress, where the curvature allows far longer steps."""
-    if run.known < RECORDS:
+    if run.known < RECORDS or run.known < run.loss.size:  # cut short, it may have been fast enough
         return None
     lr = float(run.mean(run.lr))
     room = curvature.stable / lr if lr > 0 else np.nan
