@@ -437,6 +437,19 @@ def test_a_rare_class_is_not_an_explosion(batch_size: int, lr: float, high: bool
     assert (diagnosis.verdict == "learning_rate_too_high") == high, str(diagnosis)
 
 
+@pytest.mark.parametrize("scale", [0.001, 0.01, 0.1])
+def test_near_a_saddle_no_rate_is_known_to_be_stable(scale: float) -> None:
+    rng = np.random.default_rng(0)
+    f = dp.factorization(rng.standard_normal((60, 3)) @ rng.standard_normal((3, 50)))
+    u, v = (scale * rng.standard_normal(shape) for shape in ((60, 3), (3, 50)))
+    for lr in (0.1, 1.0):
+        params = {"U": u.copy(), "V": v.copy()}
+        diagnosis = outcome(f, params, optimizer="sgd", lr=lr, steps=300)
+        left = lr == 1.0 and scale > 0.001
+        assert diagnosis.verdict == ("healthy" if left else "plateau"), str(diagnosis)
+        assert diagnosis.stable_lr_confidence != "high", str(diagnosis)
+
+
 def test_a_loss_that_falls_again_but_not_to_its_start_has_risen(rng: np.random.Generator) -> None:
     losses = np.linspace(300, 90, 300) + 20 * rng.standard_normal(300)
     losses[0] = 2.5
@@ -448,6 +461,17 @@ def test_a_loss_that_falls_ever_faster_has_not_risen() -> None:
     losses = 2 - 1.03 ** np.arange(-300, 0)
     assert diagnose({"loss": losses}).verdict == "healthy"
     assert all(f.verdict == "healthy" for f in diagnose({"loss": losses}).findings)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 3])
+def test_a_stable_rate_that_follows_the_runs_own_is_not_sure(seed: int) -> None:
+    data, f = dp.classes(np.random.default_rng(seed), 600, 32, 8), dp.mlp()
+    for lr, confidence in ((0.1, "high"), (30.0, "low")):
+        params = [{"W": np.zeros((32, 8)), "b": np.zeros(8)}]
+        options: dict[str, Any] = {"batch_size": 32, "epochs": 20, "seed": seed}
+        diagnosis = outcome(f, params, *data, optimizer="sgd", lr=lr, **options)
+        assert diagnosis.stable_lr_confidence == confidence, str(diagnosis)
+        assert (diagnosis.verdict == "learning_rate_too_high") == (lr > 1), str(diagnosis)
 
 
 def test_a_run_cut_short_by_its_data_was_not_too_slow() -> None:

@@ -19,6 +19,12 @@ With momentum u is not along g. The reach then says what the momentum does more 
 rate does, and for SGD 2 / kappa, the bound without momentum, takes its place: the true one is up to
 1 + momentum times as high (Polyak 1964). For Adam it is many times higher than what the reach of its
 steps says (Cohen et al. 2022).
+
+A secant is a curvature only where the step stays within the parabola. Steps that are too long leave it: the
+loss ends up nearly linear in their length, kappa falls as 1 / lr, and 2 / kappa follows the learning rate
+of the run, whatever that is. It shows where losses cannot be negative: a parabola of so little curvature
+would be, at its minimum. And negative curvature, near a saddle or a maximum, bounds no step, but does not
+say either how long one may be once the saddle is left behind.
 """
 
 from __future__ import annotations
@@ -38,8 +44,9 @@ LOW = 0.1
 # Where the loss is so far above its first value, in units of it, the curvature is not that of any place
 # where a run with a stable learning rate would come.
 EXCURSION = 9.0
-# The estimate is sure when so many probes agree with it to this factor.
+# The estimate is sure when so many probes agree with it to this factor, and most of them can be trusted.
 AGREEING, AGREEMENT = 3, 1.5
+MOST = 0.5
 # Where rounding hides the curvature and the bound that is left is not this far above, nothing is known.
 FAR_ABOVE = 10.0
 
@@ -55,6 +62,7 @@ class Curvature:
             step is not positive or not resolved.
         stable: the largest stable learning rate along the path, NaN where nothing is known.
         confidence: in it, "high", "low" or "none".
+        concave: whether most of the curvatures resolved are negative: a few positive ones say little.
     """
 
     probes: Probes
@@ -62,6 +70,7 @@ class Curvature:
     limits: Floats
     stable: float
     confidence: str
+    concave: bool
 
 
 def curvature_of(run: Run) -> Curvature:
@@ -80,16 +89,34 @@ def curvature_of(run: Run) -> Curvature:
         at_least = probes.lr * -probes.slope / np.maximum(error, TINY)
     limits = np.where(resolved & (kappa > 0), limits, np.inf)
     near = probes.before <= run.initial + EXCURSION * run.scale
-    bounds = limits[near & np.isfinite(limits) & (limits > 0)]
-    if bounds.size:
+    known = near & resolved
+    concave = bool(known.any() and np.mean(kappa[known] <= 0) > MOST)
+    chosen = near & np.isfinite(limits) & (limits > 0)
+    if chosen.any():
+        bounds = limits[chosen]
         stable = float(np.quantile(bounds, LOW) if run.stochastic else bounds.min())
-        agree = (bounds <= stable * AGREEMENT) & (bounds >= stable / AGREEMENT)
-        sure = agree.sum() >= AGREEING and run.optimizer == "SGD" and parallel.mean() > 0.5
-        return Curvature(probes, resolved, limits, stable, "high" if sure else "low")
+        within = _within_parabola(run, probes, secant + error)[chosen]
+        gradient_descent = run.optimizer == "SGD" and parallel.mean() > MOST
+        sure = gradient_descent and not concave and _agreed(bounds, stable, within)
+        return Curvature(probes, resolved, limits, stable, "high" if sure else "low", concave)
     hidden = at_least[~resolved & (at_least > FAR_ABOVE * probes.lr)]
-    if hidden.size:
-        return Curvature(probes, resolved, limits, float(np.median(hidden)), "low")
-    return Curvature(probes, resolved, limits, np.nan, "none")
+    if hidden.size and not concave:
+        return Curvature(probes, resolved, limits, float(np.median(hidden)), "low", concave)
+    return Curvature(probes, resolved, limits, np.nan, "none", concave)
+
+
+def _agreed(bounds: Floats, stable: float, within: Flags) -> bool:
+    """Whether enough probes agree with it, most of them of steps within their parabola."""
+    agree = (bounds <= stable * AGREEMENT) & (bounds >= stable / AGREEMENT)
+    return bool(agree.sum() >= AGREEING and within[agree].mean() > MOST)
+
+
+def _within_parabola(run: Run, probes: Probes, secant: Floats) -> Flags:
+    """Whether the parabola of each probe stays above 0, as its loss does; yes if that is no bound."""
+    if (run.loss < 0).any():
+        return np.ones(probes.step.size, bool)
+    with np.errstate(all="ignore"):
+        return np.asarray(probes.slope**2 <= 4 * probes.before * secant)
 
 
 def _all_probes(run: Run) -> Probes:

@@ -98,8 +98,9 @@ def diagnose(history: Any) -> Diagnosis:
     does not raise the loss, 2 / kappa for gradient descent. The smallest one along the path (a low
     quantile on mini-batches) is `stable_lr`. It can be too high if no step was along the steepest
     direction, and too low with momentum, which allows up to twice as much, and for adaptive methods; its
-    confidence is "high" for SGD where several steps agree. Without probes (`minimize(probe=False)`)
-    it is known for losses without noise only.
+    confidence is "high" for SGD where several steps agree, unless most of them overshoot so far that the
+    parabola would be negative, or most curvatures are, as near a saddle. Without probes
+    (`minimize(probe=False)`) it is known for losses without noise only.
 
     Nothing but the history is looked at: not the model, whose units may all be equal for example, nor
     the data. A run that ended in a poor local minimum looks like one that ended in a good one. Losses of

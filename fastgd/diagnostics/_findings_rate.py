@@ -196,6 +196,8 @@ def learning_rate_too_low(run: Run, curvature: Curvature) -> Finding | None:
     """Steady but tiny progress, where the curvature allows far longer steps."""
     if run.known < RECORDS or run.known < run.loss.size:  # cut short, it may have been fast enough
         return None
+    if curvature.concave:  # how long steps may be is not known where they lead
+        return None
     lr = float(run.mean(run.lr))
     room = curvature.stable / lr if lr > 0 else np.nan
     if not ROOM[0] <= room < np.inf or run.steps / room > WORTH[0]:

@@ -93,26 +93,31 @@ def plateau(run: Run, curvature: Curvature) -> Finding | None:
     """No progress, though the gradient is not that of a minimum."""
     if run.known < RECORDS or run.stochastic:
         return None
-    return _saddle(run) or _valley(run)
+    return _saddle(run, curvature) or _valley(run)
 
 
-def _saddle(run: Run) -> Finding | None:
+def _saddle(run: Run, curvature: Curvature) -> Finding | None:
     start = max(float(np.max(run.grad_norm[run.part(0, 0.1)])), TINY)
     growth = float(run.grad_norm[run.known - 1]) / start
-    if run.descent > UNMOVED * run.scale or not growth > GROWTH:
+    if run.descent > UNMOVED * run.scale or not (growth > GROWTH or curvature.concave):
         return None
+    evidence: tuple[str, ...] = (
+        f"in {run.steps:.0f} steps the loss fell by {max(run.descent, 0) / run.scale:.1g} of its value",
+        f"the norm of the gradient grew {growth:.2g}-fold",
+    )
+    if curvature.concave:
+        evidence += ("the curvature along most of the steps is negative",)
     return Finding(
         "plateau",
         0.5 + 0.5 * ramp(np.log10(growth), np.log10(GROWTH), 1),
         "A plateau: the start is close to a saddle or a maximum.",
-        (
-            f"in {run.steps:.0f} steps the loss fell by {max(run.descent, 0) / run.scale:.1g} of its value",
-            f"the norm of the gradient grew {growth:.2g}-fold",
-        ),
+        evidence,
         (
             "start further away: larger random values, see initializers",
             "give it more steps: the distance from a saddle grows exponentially",
             "momentum=, or Adam, whose steps do not shrink with the gradient",
+            "a higher learning rate, in small factors: how high it may be once the saddle is left is not "
+            "known here",
         ),
     )
 
