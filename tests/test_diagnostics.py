@@ -410,6 +410,41 @@ def huber(params: Any, x: Any, y: Any) -> tuple[float, Any]:
     return float(loss), {"w": x.T @ g, "b": np.array([g.sum()])}
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_units_that_die_during_the_run(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    data, f = dp.classes(rng, 300, 32, 8), dp.mlp("relu")
+    for lr, died in ((0.1, False), (5.0, True)):
+        params = dp.mlp_params(np.random.default_rng(seed), [32, 32, 16, 8], 1.4)
+        options: dict[str, Any] = {"batch_size": 32, "steps": 200, "seed": seed}
+        diagnosis = outcome(f, params, *data, optimizer="sgd", lr=lr, **options)
+        assert (diagnosis.verdict == "learning_rate_too_high") == died, str(diagnosis)
+        assert ("units died" in diagnosis.summary) == died, str(diagnosis)
+
+
+def test_a_gradient_that_faded_to_zero_did_not_die() -> None:
+    """One block converges exactly, the other has hardly begun."""
+
+    def f(params: Any) -> tuple[float, Any]:
+        a, b = params["a"], params["b"]
+        return float(a @ a + 1e-4 * (b @ b)) / 2, {"a": a * 1, "b": 1e-4 * b}
+
+    params = {"a": np.full(2, 1.0), "b": np.full(2, 200.0)}
+    diagnosis = outcome(f, params, optimizer="sgd", lr=0.9, steps=1000)
+    assert diagnosis.verdict != "learning_rate_too_high", str(diagnosis)
+
+
+def test_nothing_found_is_not_nothing_wrong() -> None:
+    """Labels of pure chance: no fault of the run, but there is no progress either."""
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((2000, 3)), rng.choice([-1.0, 1.0], 2000)
+    params = {"w": np.zeros(3), "b": np.zeros(1)}
+    diagnosis = outcome(dp.logistic, params, x, y, optimizer="sgd", lr=1.0, batch_size=50, epochs=5)
+    assert diagnosis.verdict == "healthy"
+    assert "the loss hardly fell" in diagnosis.summary
+    assert diagnosis.advice
+
+
 @pytest.mark.parametrize(
     ("far", "optimizer", "lr"),
     [(20, "adam", 0.05), (20, "sgd", 0.5), (1000, "sgd", 0.05), (1000, "sgd", 0.5)],

@@ -17,7 +17,7 @@ from fastgd.diagnostics._findings_layers import (
     vanishing_gradients,
 )
 from fastgd.diagnostics._findings_rate import learning_rate_too_high, learning_rate_too_low
-from fastgd.diagnostics._findings_stalled import noise_floor, plateau
+from fastgd.diagnostics._findings_stalled import UNMOVED, noise_floor, plateau
 from fastgd.diagnostics._run import Run, read_run
 
 # In the order of causes: what a rule finds may be a consequence of what one before it finds.
@@ -85,7 +85,8 @@ def diagnose(history: Any) -> Diagnosis:
         "exploding_gradients"     gradients that at the start grow by orders of magnitude from layer
                                   to layer, or through time,
         "vanishing_gradients"     … or fall, so that layers are not trained
-        "learning_rate_too_high"  divergence, a jump of the loss without recovery, oscillation
+        "learning_rate_too_high"  divergence, a jump of the loss without recovery, oscillation, units
+                                  that die on the way
         "learning_rate_too_low"   steady but tiny progress where the curvature allows far more
         "overfitting"             the validation loss rises again, the training loss does not
         "noise_floor"             the noise of mini-batches keeps the loss from falling further
@@ -167,9 +168,15 @@ def _healthy(run: Run) -> Finding:
         fell = f"the norm of the gradient fell from {grads.max():.2g} to {grads[-1]:.2g}"
         return Finding("healthy", 1.0, "The run converged.", (path, fell), ())
     gaining = run.late_gain > max(1e-3 * run.scale, 3 * run.uncertainty)
-    summary = "The loss is still falling." if gaining else "Nothing is wrong with the run."
-    advice = ("more steps",) if gaining else ()
-    return Finding("healthy", 1.0, summary, (path,), advice)
+    if gaining:
+        return Finding("healthy", 1.0, "The loss is still falling.", (path,), ("more steps",))
+    if run.descent < UNMOVED * run.scale:
+        advice = (
+            "compare the loss with that of a constant prediction: there may be nothing to gain",
+            "check the gradient (check_gradient), and measure the range of learning rates (find_lr)",
+        )
+        return Finding("healthy", 0.0, "No cause found, but the loss hardly fell.", (path,), advice)
+    return Finding("healthy", 1.0, "Nothing is wrong with the run.", (path,), ())
 
 
 def _bullet(mark: str, text: str) -> str:

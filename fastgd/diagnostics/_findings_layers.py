@@ -1,6 +1,7 @@
 """Rules about the gradients of single arrays: vanishing, exploding, dead from the start.
 
-They look at the first steps, before the learning rate has had a say, and ask whether it mattered.
+They look at the first steps, before the learning rate has had a say, and ask whether it mattered. What
+died later, `died`, is for the rules of the learning rate to explain.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import numpy as np
 
 from fastgd.diagnostics._curvature import Curvature
 from fastgd.diagnostics._findings import Finding, ramp
-from fastgd.diagnostics._run import TINY, Flags, Floats, Run
+from fastgd.diagnostics._run import ROUNDING, TINY, Flags, Floats, Run
 
 # The gradients of arrays of a kind in a healthy network lie within a decade of each other. Deep sigmoid
 # networks pass at most a quarter of a gradient through each layer: two decades over four, three over five.
@@ -32,7 +33,7 @@ UNTRAINED = 0.05
 # A run that removed this much of its loss did not fail, whatever its gradients look like. Arrays without a
 # gradient that did not start at zero may be frozen on purpose, and half is enough there.
 SUCCESS, SUCCESS_OF_THE_REST = 0.9, 0.5
-# Share of the records in which a gradient must be exactly zero for its array to be dead.
+# Share of the records (of the last quarter, if it died) in which a dead array's gradient is exactly zero.
 DEAD = 0.9
 
 
@@ -135,6 +136,21 @@ def _too_small(run: Run) -> Finding | None:
         ),
         ("start with larger weights: initializers scale them by the sizes of the layers",),
     )
+
+
+def died(run: Run) -> str:
+    """The names of the arrays whose gradient became exactly zero, in a run that did not succeed.
+
+    Not of those whose gradient faded into rounding errors first, as it does at a minimum, nor where no
+    array has one any more: a minimum may be reached exactly.
+    """
+    if run.layer_grad.size == 0 or run.known == 0 or _succeeded(run, SUCCESS_OF_THE_REST):
+        return ""
+    grads = run.layer_grad[: run.known]
+    idle = (grads[run.part(0.75, 1)] == 0).mean(axis=0) >= DEAD
+    smallest = np.where(grads > 0, grads, np.inf).min(axis=0)
+    sudden = smallest > run.rounding / ROUNDING * grads.max(axis=0)
+    return "" if idle.all() else _names(run, idle & sudden & (grads[0] > 0))
 
 
 def vanishing_gradients(run: Run, curvature: Curvature) -> Finding | None:

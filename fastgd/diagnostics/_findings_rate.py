@@ -9,6 +9,7 @@ import numpy as np
 from fastgd.diagnostics._curvature import Curvature
 from fastgd.diagnostics._findings import RECORDS, Finding, graded, ramp
 from fastgd.diagnostics._findings_data import diverged
+from fastgd.diagnostics._findings_layers import died
 from fastgd.diagnostics._run import TINY, Run
 
 # --- too high ---
@@ -53,7 +54,7 @@ Found: TypeAlias = tuple[float, str, tuple[str, ...]]  # strength, what, evidenc
 
 
 def learning_rate_too_high(run: Run, curvature: Curvature) -> Finding | None:
-    """Divergence, a blow-up without recovery, or oscillation without progress."""
+    """Divergence, a blow-up without recovery, oscillation without progress, or units that die."""
     if run.known == 0:
         return None
     ways = (
@@ -61,6 +62,7 @@ def learning_rate_too_high(run: Run, curvature: Curvature) -> Finding | None:
         _blow_up(run),
         _outbursts(run, curvature),
         _oscillation(run, curvature),
+        _death(run),
     )
     strength, what, evidence = max((way for way in ways if way), default=(0.0, "", ()))
     if strength == 0:
@@ -181,6 +183,15 @@ def _oscillation(run: Run, curvature: Curvature) -> Found | None:
         "third quarter of the run to the last",
     )
     return 0.5 + 0.5 * ramp(float(up.mean()), often, 0.5), "the loss oscillates", evidence
+
+
+def _death(run: Run) -> Found | None:
+    """Steps so long that units were switched off for every sample, which no gradient undoes."""
+    names = died(run)
+    if not names:
+        return None
+    evidence = f"the gradient of {names}, not zero at first, is exactly zero in the last quarter"
+    return 1.0, "units died during the run", (evidence,)
 
 
 def _wrong_sign(curvature: Curvature) -> bool:
