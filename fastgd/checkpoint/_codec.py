@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -260,20 +260,6 @@ class Decoder:
         "$schedule": _schedule,
         "$function": _function,
     }
-
-
-def functions_in(value: Any, path: str) -> Iterator[tuple[str, Any]]:
-    """All functions in a value that are not schedules of fastgd, each with where it stands."""
-    if isinstance(value, Schedule):
-        value = value._arguments
-    if isinstance(value, Mapping):
-        for key, x in value.items():
-            yield from functions_in(x, f"{path}/{key}")
-    elif isinstance(value, (list, tuple)):
-        for i, x in enumerate(value):
-            yield from functions_in(x, f"{path}/{i}")
-    elif callable(value):
-        yield path, value
 
 
 def has_state(thing: Any) -> bool:

@@ -17,8 +17,9 @@ import numpy as np
 
 from fastgd import _state_dict, _tree
 from fastgd._optimizer import Optimizer
-from fastgd.checkpoint._codec import Decoder, UserFunction, functions_in, has_state
+from fastgd.checkpoint._codec import Decoder, UserFunction, has_state
 from fastgd.checkpoint._npz import Archive, Array, StoredArray
+from fastgd.schedules._schedule import functions_in
 
 OPTIMIZER, RANDOM, OTHER = "optimizer", "random", "state_dict"
 KINDS = {

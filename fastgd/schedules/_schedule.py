@@ -1,4 +1,4 @@
-"""What every schedule is, interpolations that several of them use, and lists among their arguments.
+"""What every schedule is, what is in one, interpolations, and lists among the arguments of several.
 
 A factory such as `cosine` checks its arguments, defines its formula as a function of a checked
 step, and returns Schedule(factory, formula, **arguments). A schedule is its factory and arguments:
@@ -14,7 +14,7 @@ from fastgd._arguments import integer
 
 TYPE_CHECKING = False  # typing and collections.abc would take longer to import than everything here
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
     from typing import Any, SupportsIndex, TypeAlias
 
     Formula: TypeAlias = Callable[[int], float]
@@ -80,6 +80,20 @@ class Schedule:
 
 def _make(factory: Callable[..., Schedule], arguments: dict[str, Any]) -> Schedule:
     return factory(**arguments)
+
+
+def functions_in(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """All functions in a value that are not schedules of fastgd, each with where it stands."""
+    if isinstance(value, Schedule):
+        value = value._arguments
+    if isinstance(value, dict):
+        for key, x in value.items():
+            yield from functions_in(x, f"{path}/{key}")
+    elif isinstance(value, (list, tuple)):
+        for i, x in enumerate(value):
+            yield from functions_in(x, f"{path}/{i}")
+    elif callable(value):
+        yield path, value
 
 
 def blend(start: float, end: float, weight: float) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -18,7 +18,8 @@ import numpy as np
 from fastgd._optimizer import Optimizer
 from fastgd.averaging import Average
 from fastgd.history import Floats, History
-from fastgd.schedules import ReduceOnPlateau, Schedule
+from fastgd.schedules import ReduceOnPlateau
+from fastgd.schedules._schedule import functions_in
 from fastgd.training._feed import Exhausted, Feed
 from fastgd.training._objective import (
     Arguments,
@@ -414,16 +415,5 @@ def _is_bool(value: Any) -> bool:
 def _plateau_schedules(optimizer: Optimizer) -> list[ReduceOnPlateau]:
     """Every ReduceOnPlateau among the hyperparameters, once."""
     values = [value for group in optimizer._groups for value in group.constants.values()]
-    found = _plateaus_in([*values, optimizer.clip_norm, optimizer.clip_value])
-    return list({id(plateau): plateau for plateau in found}.values())
-
-
-def _plateaus_in(value: Any) -> Iterator[ReduceOnPlateau]:
-    """Also as parts of pairs and of other schedules."""
-    if isinstance(value, ReduceOnPlateau):
-        yield value
-    if isinstance(value, Schedule):
-        value = list(value._arguments.values())
-    if isinstance(value, (list, tuple)):
-        for part in value:
-            yield from _plateaus_in(part)
+    found = functions_in([*values, optimizer.clip_norm, optimizer.clip_value], "")
+    return list({id(f): f for _, f in found if isinstance(f, ReduceOnPlateau)}.values())
