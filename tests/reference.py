@@ -15,7 +15,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
-from fma import Array, MultiplyAdd, fused, rounded_twice
+
+from tests.fma import Array, MultiplyAdd, fused, rounded_twice
 
 State: TypeAlias = dict[str, Array]
 Hyper: TypeAlias = Mapping[str, Any]

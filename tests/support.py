@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from fma import Array, MultiplyAdd, fused, rounded_twice
 
 import fastgd
+from tests.fma import Array, MultiplyAdd, fused, rounded_twice
+
+
+def child_environment(**environment: str) -> dict[str, str]:
+    """For a fresh interpreter that sees the same fastgd and these tests.
+
+    fastgd's own folder comes first, lest the source folder, where these tests may lie, shadow it.
+    """
+    path = os.pathsep.join([str(Path(fastgd.__file__).parents[1]), str(Path(__file__).parents[1])])
+    return {**os.environ, "PYTHONPATH": path, **environment}
 
 
 def optimizer(name: str, params: Any, **kwargs: Any) -> Any:

@@ -1,0 +1,107 @@
+"""What adding an optimizer must touch, and what the package promises as a whole."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import fastgd
+from fastgd import _engine, optimizers
+from fastgd._optimizer import Optimizer
+from tests import cases, reference
+
+ROOT = Path(__file__).parents[2]
+CLASSES = [
+    value
+    for name, value in vars(optimizers).items()
+    if inspect.isclass(value) and issubclass(value, Optimizer) and value is not Optimizer
+]
+
+
+@pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
+def test_an_optimizer_is_complete(kind: type[Optimizer]) -> None:
+    name = kind.__name__
+    assert kind.rule in _engine.rule_names, f"{name}: no rule {kind.rule!r} in _rules.pxd"
+    assert name in fastgd.__all__, f"{name} is not exported in fastgd/__init__.py"
+    assert name in reference.RULES, f"{name} has no NumPy reference in tests/reference.py"
+    assert any(case.optimizer == name for case in cases.CASES), (
+        f"{name} has no row in tests/cases.py"
+    )
+    assert re.search(rf"^\| *`{name}` *\|", (ROOT / "README.md").read_text(), re.MULTILINE), (
+        f"{name} has no row in the README's table"
+    )
+    docstring = inspect.getdoc(kind) or ""
+    for part in ("Args:", "Raises:", "Example:", "References:", ">>>"):
+        assert part in docstring, f"{name}'s docstring has no {part}"
+    signature = inspect.signature(kind)
+    for hyperparameter in kind.checks:
+        assert hyperparameter in signature.parameters, f"{name} does not take {hyperparameter}"
+
+
+def test_every_rule_has_an_optimizer() -> None:
+    assert {kind.rule for kind in CLASSES} == set(_engine.rule_names)
+
+
+def test_every_public_name_exists_and_is_documented() -> None:
+    for name in fastgd.__all__:
+        value = getattr(fastgd, name)
+        if callable(value):
+            assert inspect.getdoc(value), f"fastgd.{name} has no docstring"
+
+
+def test_the_public_names_are_in_the_readme() -> None:
+    text = (ROOT / "README.md").read_text()
+    missing = [name for name in fastgd.__all__ if name != "__version__" and name not in text]
+    assert not missing
+
+
+def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+        timeout=120,
+        check=False,
+    )
+
+
+def test_importing_brings_numpy_only() -> None:
+    """Optional extras are imported on use; nothing else may slow down an import."""
+    code = (
+        "import sys, fastgd; print(sorted({m.partition('.')[0] for m in sys.modules}"
+        " & {'scipy', 'sklearn', 'tqdm', 'matplotlib', 'torch', 'jax', 'hypothesis', 'ml_dtypes'}))"
+    )
+    assert run(code).stdout.strip() == "[]"
+
+
+def test_show_config_tells_what_is_in_use(capsys: pytest.CaptureFixture[str]) -> None:
+    fastgd.show_config()
+    printed = capsys.readouterr().out
+    assert fastgd.__version__ in printed
+    assert _engine.isa in printed
+    assert str(fastgd.get_num_threads()) in printed
+
+
+@pytest.mark.parametrize("isa", _engine.available_isas())
+def test_the_build_can_be_chosen(isa: str) -> None:
+    result = run("import fastgd; print(fastgd._engine.isa)", FASTGD_ISA=isa)
+    assert result.stdout.strip() == isa, result.stderr
+
+
+def test_an_unknown_build_is_refused() -> None:
+    result = run("import fastgd", FASTGD_ISA="x86-64-v9")
+    assert result.returncode != 0
+    assert "ImportError: FASTGD_ISA='x86-64-v9'" in result.stderr
+
+
+def test_the_version_is_that_of_the_distribution() -> None:
+    from importlib.metadata import version
+
+    assert version("fastgd") == fastgd.__version__

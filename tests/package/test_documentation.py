@@ -1,0 +1,40 @@
+"""The examples in the docstrings and in the README run as they stand."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import pkgutil
+import re
+from pathlib import Path
+
+import pytest
+
+import fastgd
+
+MODULES = sorted(
+    module.name
+    for module in pkgutil.walk_packages(fastgd.__path__, "fastgd.")
+    if "_kernels" not in module.name and not module.name.endswith("__main__")
+)
+NEEDS = {"fastgd.adapters.torch": "torch"}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_docstrings(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    if name in NEEDS:
+        pytest.importorskip(NEEDS[name])
+    assert doctest.testmod(importlib.import_module(name)).failed == 0
+
+
+def test_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len(blocks) >= 8
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    exec(compile("\n".join(blocks), "README.md", "exec"), {"__name__": "readme"})
+    pyplot.close("all")
