@@ -14,11 +14,17 @@ if TYPE_CHECKING:
     from fastgd import averaging, initializers, plot, schedules
     from fastgd.checkpoint import Checkpoint, CheckpointError, load, save
     from fastgd.diagnostics import Diagnosis, diagnose
-    from fastgd.gradient_check import GradientReport, check_gradient
     from fastgd.history import History
-    from fastgd.lr_finder import LRSweep, find_lr
     from fastgd.sampling import MiniBatches
-    from fastgd.training import Result, StepInfo, minimize
+    from fastgd.training import (
+        GradientReport,
+        LRSweep,
+        Result,
+        StepInfo,
+        check_gradient,
+        find_lr,
+        minimize,
+    )
 
 __version__ = "0.1.0"
 
@@ -63,16 +69,16 @@ _MODULES = {
     "Checkpoint": "checkpoint",
     "CheckpointError": "checkpoint",
     "Diagnosis": "diagnostics",
-    "GradientReport": "gradient_check",
+    "GradientReport": "training",
     "History": "history",
-    "LRSweep": "lr_finder",
+    "LRSweep": "training",
     "MiniBatches": "sampling",
     "Result": "training",
     "StepInfo": "training",
     "averaging": "averaging",
-    "check_gradient": "gradient_check",
+    "check_gradient": "training",
     "diagnose": "diagnostics",
-    "find_lr": "lr_finder",
+    "find_lr": "training",
     "initializers": "initializers",
     "load": "checkpoint",
     "minimize": "training",

@@ -13,9 +13,8 @@ from typing import Any, NoReturn, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgd import _tree
 from fastgd._arguments import integer, number
-from fastgd._tree import Array
+from fastgd._arrays.tree import Array, check_parameter, flatten, rebuild
 
 Floats: TypeAlias = NDArray[np.float64]
 
@@ -30,9 +29,9 @@ class Average:
     """
 
     def __init__(self, params: Any) -> None:
-        named, _ = _tree.flatten(params)
+        named, _ = flatten(params)
         for name, array in named:
-            _tree.check_parameter(name, array)
+            check_parameter(name, array)
         if not named:
             raise ValueError("an average needs at least one parameter array, got none")
         self._params = params
@@ -86,7 +85,7 @@ class Average:
             _flat(copy)[...] = flat if self.empty else mean
             return copy
 
-        return _tree.rebuild(self._params, read)
+        return rebuild(self._params, read)
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(

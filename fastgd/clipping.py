@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.lib.array_utils import byte_bounds
 
-from fastgd import _engine, _tree
+from fastgd import _engine
 from fastgd._arguments import number
-from fastgd._tree import Array
+from fastgd._arrays.tree import Array, flatten
 
 FLOATS = (np.float16, np.float32, np.float64)  # besides bfloat16
 
@@ -148,7 +148,7 @@ def _scale(array: Array, max_norm: float, norm: float) -> None:
 
 
 def _named_arrays(grads: Any) -> list[tuple[str, Array]]:
-    leaves, _ = _tree.flatten(grads)
+    leaves, _ = flatten(grads)
     return [(name, _seen_as_array(name, leaf)) for name, leaf in leaves if leaf is not None]
 
 
@@ -163,7 +163,7 @@ def _seen_as_array(name: str, leaf: Any) -> Any:
 
 
 def _writeable(grads: Any) -> list[tuple[str, Array]]:
-    leaves, _ = _tree.flatten(grads)
+    leaves, _ = flatten(grads)
     named = [(name, leaf) for name, leaf in leaves if leaf is not None]
     for name, leaf in named:
         if (

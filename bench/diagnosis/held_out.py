@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 import fastgd
-from fastgd import _tree, schedules
+from fastgd import schedules
+from fastgd._arrays.tree import rebuild
 from tests.diagnostics import problems as dp
 from tests.diagnostics.families import with_live_gradients
 from tests.diagnostics.runs import Family, Setup, adam, against, between, none, pick, sgd, stable
@@ -208,7 +209,7 @@ def exploding_sequences(rng: np.random.Generator) -> Setup:
 
 def dead_others(rng: np.random.Generator) -> Setup:
     setup = pick(rng, a_digits_network, an_autoencoder, a_factorization)(rng)
-    params = _tree.rebuild(setup.params, np.zeros_like)
+    params = rebuild(setup.params, np.zeros_like)
     return replace(setup, params=params, optimizer=pick(rng, sgd(0.1), adam(1e-3)))
 
 

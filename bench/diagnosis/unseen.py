@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 import fastgd
-from fastgd import _tree
+from fastgd._arrays.tree import rebuild
 from tests.diagnostics import problems as dp
 from tests.diagnostics.families import with_live_gradients
 from tests.diagnostics.runs import Family, Setup, adam, against, between, none, pick, sgd, stable
@@ -201,7 +201,7 @@ def dead_convolution(rng: np.random.Generator) -> Setup:
         params["shift"] -= 50
         setup = replace(setup, value_and_grad=convolution("relu"))
     else:
-        params = _tree.rebuild(params, np.zeros_like)
+        params = rebuild(params, np.zeros_like)
     opt = pick(rng, sgd(0.1), adam(3e-3))
     return replace(setup, params=params, optimizer=opt, batch_size=pick(rng, None, 50))
 

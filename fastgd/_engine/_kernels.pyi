@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from typing_extensions import disjoint_base
 
 from fastgd._engine._runtime import Gate
-from fastgd._hyperparameters import ParamGroup
+from fastgd.optimizers._fields import ParamGroup
 
 chunk: int
 has_fma: bool

@@ -22,9 +22,9 @@ from typing import Any
 
 import numpy as np
 
-from fastgd import _state_dict, _tree
-from fastgd._optimizer import Optimizer
-from fastgd._tree import Array
+from fastgd._arrays.tree import Array, check_parameter
+from fastgd.optimizers import _state_dict
+from fastgd.optimizers._base import Optimizer
 
 try:
     torch: Any = importlib.import_module("torch")
@@ -104,7 +104,7 @@ def from_torch(
         for _, array, tensor in _pairs(optimizer, torch_optimizer)
     ]
     for name, array in optimizer.params.items():
-        _tree.check_parameter(name, array)  # that it is still writeable
+        check_parameter(name, array)  # that it is still writeable
     load = partial(load_state_dict, optimizer, torch_optimizer.state_dict(), step_count=step_count)
     _state_dict.see_through([load, *(partial(np.copyto, *pair) for pair in values)])
 

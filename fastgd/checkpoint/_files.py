@@ -8,7 +8,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from fastgd._optimizer import Optimizer
 from fastgd.checkpoint import _npz
 from fastgd.checkpoint._codec import Decoder, Encoder
 from fastgd.checkpoint._npz import Archive, Array, CheckpointError
@@ -22,6 +21,7 @@ from fastgd.checkpoint._objects import (
     restore,
     state_of,
 )
+from fastgd.optimizers._base import Optimizer
 
 FORMAT = "fastgd checkpoint"
 VERSION = 1  # of the header; a change that an older fastgd would misread needs the next number

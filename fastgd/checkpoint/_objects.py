@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from fastgd import _state_dict, _tree
-from fastgd._optimizer import Optimizer
+from fastgd._arrays.tree import check_parameter
 from fastgd.checkpoint._codec import Decoder, UserFunction, has_state
 from fastgd.checkpoint._npz import Archive, Array, StoredArray
+from fastgd.optimizers import _state_dict
+from fastgd.optimizers._base import Optimizer
 from fastgd.schedules._schedule import functions_in
 
 OPTIMIZER, RANDOM, OTHER = "optimizer", "random", "state_dict"
@@ -202,7 +203,7 @@ def _check_position(name: str, value: Any, most: int) -> None:
 def _apply_optimizer(optimizer: Optimizer, state: Any) -> Callable[[], object]:
     """Check parameters and state, and load all of it but the arrays; what undoes that."""
     for name, param in optimizer.params.items():
-        _tree.check_parameter(name, param)  # that it is still writeable
+        check_parameter(name, param)  # that it is still writeable
     _check_params(optimizer.params, state["params"])
     before = _state_dict.dump(optimizer, copied=False)
     _state_dict.load(optimizer, {**state, "state": _stand_ins(before, state["state"])}, strict=True)

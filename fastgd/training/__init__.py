@@ -1,10 +1,22 @@
 """Training: gradient descent as one call.
 
 `minimize` (_minimize) puts a run together: `_inputs` and `_feed` say what its arguments mean,
-`_objective` calls value_and_grad, and `_loop` is the loop.
+`_objective` calls value_and_grad, and `_loop` is the loop. Beside it stand the learning-rate finder
+(_lr_finder) and the check of gradients (_gradient_check).
 """
 
+from fastgd.training._gradient_check import GradientReport, LeafError, check_gradient
 from fastgd.training._loop import StepInfo
+from fastgd.training._lr_finder import LRSweep, find_lr
 from fastgd.training._minimize import Result, minimize
 
-__all__ = ["Result", "StepInfo", "minimize"]
+__all__ = [
+    "GradientReport",
+    "LRSweep",
+    "LeafError",
+    "Result",
+    "StepInfo",
+    "check_gradient",
+    "find_lr",
+    "minimize",
+]

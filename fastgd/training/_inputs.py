@@ -9,11 +9,18 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from fastgd import _tree
 from fastgd._arguments import number
-from fastgd._optimizer import Optimizer
+from fastgd._arrays.tree import (
+    check_disjoint,
+    check_kind,
+    check_parameter,
+    flatten,
+    is_groups,
+    rebuild,
+)
 from fastgd.averaging import Average, ExponentialAverage, TailAverage
 from fastgd.optimizers import SGD, Adagrad, Adam, AdamW, RMSprop
+from fastgd.optimizers._base import Optimizer
 from fastgd.sampling import MiniBatches
 from fastgd.training._feed import as_arguments, batches_of
 from fastgd.training._objective import Arguments, Objective, as_number
@@ -39,18 +46,16 @@ def prepare_params(params: Any, copy: bool) -> tuple[Any, Any]:
     Raises:
         TypeError, ValueError: a leaf cannot be trained; names it.
     """
-    groups = _tree.is_groups(params)
+    groups = is_groups(params)
     trees = [group["params"] for group in params] if groups else [params]
     named = [
-        leaf
-        for i, tree in enumerate(trees)
-        for leaf in _tree.flatten(tree, f"{i}" if groups else "")[0]
+        leaf for i, tree in enumerate(trees) for leaf in flatten(tree, f"{i}" if groups else "")[0]
     ]
     for name, array in named:
         _check_leaf(name, array, copy)
-    _tree.check_disjoint(named)  # or the copies of one array would be two
+    check_disjoint(named)  # or the copies of one array would be two
     if copy:
-        trees = [_tree.rebuild(tree, lambda array: array.copy(order="K")) for tree in trees]
+        trees = [rebuild(tree, lambda array: array.copy(order="K")) for tree in trees]
     if not groups:
         return trees[0], trees[0]
     pairs = zip(params, trees, strict=True)
@@ -67,9 +72,9 @@ def _check_leaf(name: str, array: Any, copy: bool) -> None:
             "numpy arrays of float32 or float64, for example numpy.array([1.0, 2.0])"
         )
     if copy and isinstance(array, np.ndarray) and not array.flags.writeable:
-        _tree.check_kind(name, array)  # the copy will be writeable
+        check_kind(name, array)  # the copy will be writeable
     else:
-        _tree.check_parameter(name, array)
+        check_parameter(name, array)
 
 
 # --- optimizer ---
@@ -125,9 +130,9 @@ def _named(name: str, options: Mapping[str, Any]) -> type[Optimizer]:
 
 
 def _check_optimizer(optimizer: Optimizer, params: Any) -> None:
-    groups = _tree.is_groups(params)
+    groups = is_groups(params)
     trees = [group["params"] for group in params] if groups else params
-    leaves, _ = _tree.flatten(trees)
+    leaves, _ = flatten(trees)
     mine = list(optimizer.params.values())
     if len(leaves) != len(mine) or any(
         leaf is not array for (_, leaf), array in zip(leaves, mine, strict=False)
@@ -198,7 +203,7 @@ def make_average(average: Any, params: Any, total_steps: int | None) -> Average 
     if average is None:
         return None
     if isinstance(average, Average):
-        mine = [array for _, array in _tree.flatten(params)[0]]
+        mine = [array for _, array in flatten(params)[0]]
         theirs = average.arrays
         if len(mine) != len(theirs) or any(a is not b for a, b in zip(mine, theirs, strict=True)):
             raise ValueError("average is of other arrays than those that are trained")

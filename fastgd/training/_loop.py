@@ -15,9 +15,9 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from fastgd._optimizer import Optimizer
 from fastgd.averaging import Average
 from fastgd.history import Floats, History
+from fastgd.optimizers._base import Optimizer
 from fastgd.schedules import ReduceOnPlateau
 from fastgd.schedules._schedule import functions_in
 from fastgd.training._feed import Exhausted, Feed

@@ -8,9 +8,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from fastgd._arguments import flag, integer, number
-from fastgd._optimizer import Optimizer
 from fastgd.averaging import Average
 from fastgd.history import RECORD_ALL_BELOW, STRIDE, History
+from fastgd.optimizers._base import Optimizer
 from fastgd.training._feed import Feed, batches_of, check_epochs
 from fastgd.training._inputs import (
     OptimizerLike,

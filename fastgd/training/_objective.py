@@ -7,9 +7,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from fastgd import _tree
-from fastgd._optimizer import Optimizer
-from fastgd._tree import Array, Spec
+from fastgd._arrays.tree import SOLE_NAME, Array, Spec, rebuild
+from fastgd.optimizers._base import Optimizer
 
 Arguments: TypeAlias = tuple[Any, ...]  # of value_and_grad, after the parameters
 ValueAndGrad: TypeAlias = Callable[..., Any]
@@ -56,7 +55,7 @@ class Objective:
         loss, grads = self(batches[0])
         if len(batches) == 1:
             return loss, grads, 1.0
-        grads = _tree.rebuild(grads, _own)
+        grads = rebuild(grads, _own)
         for batch in batches[1:]:
             further, more = self(batch)
             loss += further
@@ -108,7 +107,7 @@ def _add(total: Any, grads: Any, path: str) -> Any:
     if grads is None:
         return total
     if total is None:
-        return _tree.rebuild(grads, _own)
+        return rebuild(grads, _own)
     if isinstance(total, dict):
         if not isinstance(grads, dict) or grads.keys() != total.keys():
             raise _differs(path, total, grads)
@@ -129,7 +128,7 @@ def _add(total: Any, grads: Any, path: str) -> Any:
 
 def _differs(path: str, total: Any, grads: Any) -> ValueError:
     return ValueError(
-        f"gradient {path.lstrip('/') or _tree.SOLE_NAME!r}: value_and_grad returned "
+        f"gradient {path.lstrip('/') or SOLE_NAME!r}: value_and_grad returned "
         f"{_describe(total)} for one batch and {_describe(grads)} for another"
     )
 

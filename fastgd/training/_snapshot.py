@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 
-from fastgd._tree import Array
+from fastgd._arrays.tree import Array
 
 
 class Snapshot:
@@ -26,3 +27,14 @@ class Snapshot:
     def restore(self) -> None:
         for copy, array in zip(self._copies or (), self._arrays, strict=False):
             np.copyto(array, copy)
+
+
+@contextmanager
+def restored(arrays: Sequence[Array]) -> Iterator[None]:
+    """Put the arrays back to their present bits in the end, whatever happens."""
+    before = [array.copy(order="K") for array in arrays]
+    try:
+        yield
+    finally:
+        for array, old in zip(arrays, before, strict=True):
+            array[...] = old

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from fastgd import _tree
+from fastgd._arrays.tree import rebuild
 from tests.diagnostics import problems as dp
 from tests.diagnostics.healthy import HEALTHY
 from tests.diagnostics.runs import (
@@ -151,7 +151,7 @@ def exploding_rnn(rng: np.random.Generator) -> Setup:
 
 def dead_zero_weights(rng: np.random.Generator) -> Setup:
     setup = pick(rng, *NETWORKS)(rng)
-    params = _tree.rebuild(setup.params, np.zeros_like)
+    params = rebuild(setup.params, np.zeros_like)
     opt = pick(rng, sgd(0.1), adam(3e-3), sgd(0.01, 0.9))
     return replace(setup, params=params, optimizer=opt, batch_size=pick(rng, None, 32))
 

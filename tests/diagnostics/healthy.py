@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 import fastgd
-from fastgd import _tree, schedules
+from fastgd import schedules
+from fastgd._arrays.tree import rebuild
 from tests.diagnostics import problems as dp
 from tests.diagnostics.runs import (
     CONVEX,
@@ -82,7 +83,7 @@ def healthy_single(rng: np.random.Generator) -> Setup:
     setup = pick(rng, a_network, a_regression_network, a_deep_network)(rng)
     lr = stable(setup) * rng.uniform(0.1, 0.4)
     opt, batch = pick(rng, (sgd(lr), None), (sgd(lr / 2, 0.5), 64), (adam(5e-3), 64))
-    params = _tree.rebuild(setup.params, lambda a: a.astype(np.float32))
+    params = rebuild(setup.params, lambda a: a.astype(np.float32))
     x, y = setup.data
     y = y if y.dtype.kind == "i" else y.astype(np.float32)
     return replace(

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from fastgd import _tree
+from fastgd._arrays.tree import flatten
 
 Array = np.ndarray[Any, np.dtype[Any]]
 ValueAndGrad = Callable[..., tuple[float, Any]]
@@ -227,7 +227,7 @@ def sequences(rng: np.random.Generator, n: int, time: int) -> tuple[Array, Array
 def sharpness(value_and_grad: ValueAndGrad, params: Any, *batch: Any, rounds: int = 25) -> float:
     """Largest eigenvalue of the Hessian, by power iteration over differences of gradients."""
 
-    flat = [a for _, a in _tree.flatten(params)[0]]
+    flat = [a for _, a in flatten(params)[0]]
     start = [a.copy() for a in flat]
     rng = np.random.default_rng(0)
     v = [rng.standard_normal(a.shape) for a in flat]
@@ -239,7 +239,7 @@ def sharpness(value_and_grad: ValueAndGrad, params: Any, *batch: Any, rounds: in
         for sign in (1.0, -1.0):
             for a, s, d in zip(flat, start, v, strict=True):
                 a[...] = s + sign * eps * d
-            grads = _tree.flatten(value_and_grad(params, *batch)[1])[0]
+            grads = flatten(value_and_grad(params, *batch)[1])[0]
             sides.append([np.array(g) for _, g in grads])
         v = [(p - m) / (2 * eps * norm) for p, m in zip(*sides, strict=True)]
         size = float(np.sqrt(sum(np.sum(d * d) for d in v)))

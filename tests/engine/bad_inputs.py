@@ -16,7 +16,7 @@ import numpy as np
 
 import fastgd
 from fastgd import _engine
-from fastgd._optimizer import Optimizer
+from fastgd.optimizers._base import Optimizer
 from fastgd.sampling import MiniBatches
 from fastgd.schedules import ReduceOnPlateau, Schedule, cosine
 

@@ -13,7 +13,7 @@ import pytest
 
 import fastgd
 from fastgd import _engine, optimizers
-from fastgd._optimizer import Optimizer
+from fastgd.optimizers._base import Optimizer
 from tests import cases, reference
 
 ROOT = Path(__file__).parents[2]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 import fastgd
-from fastgd import _tree
+from fastgd._arrays.tree import flatten
 from fastgd.sampling import MiniBatches
 from tests.support import assert_same_bits
 
@@ -69,7 +69,7 @@ def by_hand(
 
 
 def leaves(params: Any) -> list[np.ndarray]:
-    return [array for _, array in _tree.flatten(params)[0]]
+    return [array for _, array in flatten(params)[0]]
 
 
 def sgd(params: Any, **options: Any) -> fastgd.SGD:

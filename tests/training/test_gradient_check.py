@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import fastgd
-from fastgd._tree import flatten
-from fastgd.gradient_check import check_gradient
+from fastgd._arrays.tree import flatten
+from fastgd.training import check_gradient
 from tests.diagnostics import problems as dp
 from tests.support import assert_same_bits
 

@@ -9,9 +9,8 @@ import pytest
 
 import fastgd
 from fastgd import schedules
-from fastgd._tree import flatten
-from fastgd.lr_finder import find_lr
-from fastgd.training import minimize
+from fastgd._arrays.tree import flatten
+from fastgd.training import find_lr, minimize
 from tests.diagnostics import problems as dp
 from tests.diagnostics.runs import (
     Setup,

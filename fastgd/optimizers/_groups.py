@@ -10,33 +10,17 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from copy import copy
-from typing import Any, ClassVar, NamedTuple, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 
-from fastgd import _engine, _tree
-from fastgd._engine._arena import allocate
-from fastgd._hyperparameters import Check, ParamGroup, Values
-from fastgd._tree import Array, Spec
+from fastgd import _engine
+from fastgd._arrays.layout import Layout
+from fastgd._arrays.memory import allocate
+from fastgd._arrays.tree import Array, Spec, check_disjoint, check_parameter, flatten, is_groups
+from fastgd.optimizers._fields import Check, ParamGroup, Values
 
 Slots = tuple[Array | None, ...]  # one-dimensional, in the memory order of the parameter
-
-
-class Layout(NamedTuple):
-    """What the state of a parameter was made for; the array itself may be resized since."""
-
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    c_contiguous: bool
-
-    @classmethod
-    def of(cls, array: Array) -> Layout:
-        plain = np.asarray(array)  # a subclass may have attributes of its own mind
-        return cls(plain.shape, plain.dtype, plain.flags.c_contiguous)
-
-    def shaped(self, flat: Array) -> Array:
-        """A flat array in the parameter's memory order as a view of the parameter's shape."""
-        return flat.reshape(self.shape) if self.c_contiguous else flat.reshape(self.shape[::-1]).T
 
 
 class Members:
@@ -87,7 +71,7 @@ class GroupedParameters:
         self._groups: list[ParamGroup] = []
         self._members: list[Members] = []
         self._defaults = self._checked(defaults)
-        if _tree.is_groups(params):
+        if is_groups(params):
             self._extend([(f"{i}", group) for i, group in enumerate(params)])
         else:
             self._extend([("", {"params": params})])
@@ -163,7 +147,7 @@ class GroupedParameters:
             raise TypeError('a parameter group must be a dict with the key "params"')
         with self._gate:
             number = f"{len(self._groups)}"
-            names = {name for name, _ in _tree.flatten(group["params"], number)[0]}
+            names = {name for name, _ in flatten(group["params"], number)[0]}
             free = names.isdisjoint(self._plan.names)
             self._extend([(number if free else f"group{number}", group)])
 
@@ -183,12 +167,12 @@ class GroupedParameters:
                 in place. The old arrays stay bound then.
         """
         with self._gate:
-            trees = [params] if len(self._groups) == 1 and not _tree.is_groups(params) else params
+            trees = [params] if len(self._groups) == 1 and not is_groups(params) else params
             if not isinstance(trees, (list, tuple)) or len(trees) != len(self._groups):
                 raise ValueError(
                     f"rebind: expected a list of {len(self._groups)} trees, one for each group"
                 )
-            for tree in trees if _tree.is_groups(trees) else ():
+            for tree in trees if is_groups(trees) else ():
                 if set(tree) != {"params"}:
                     raise ValueError(
                         f"rebind takes arrays only, got a group with {sorted(set(tree) - {'params'})}; "
@@ -196,14 +180,14 @@ class GroupedParameters:
                     )
             fresh = []
             for old, tree in zip(self._members, trees, strict=True):
-                leaves, spec = _tree.flatten(tree["params"] if _tree.is_groups(trees) else tree)
+                leaves, spec = flatten(tree["params"] if is_groups(trees) else tree)
                 if spec != old.spec:
                     raise ValueError(
                         f"rebind: the structure differs from that of the parameters {old.names}"
                     )
                 named = [(name, array) for name, (_, array) in zip(old.names, leaves, strict=True)]
                 for (name, array), before in zip(named, old.layouts, strict=True):
-                    _tree.check_parameter(name, array)
+                    check_parameter(name, array)
                     if (array.shape, array.dtype) != (before.shape, before.dtype):
                         raise ValueError(
                             f"rebind: parameter {name!r} has shape {array.shape} and dtype {array.dtype}, "
@@ -224,9 +208,9 @@ class GroupedParameters:
         for prefix, group in additions:
             overrides = {key: value for key, value in group.items() if key != "params"}
             values = self._checked({**self._defaults, **overrides})
-            named, spec = _tree.flatten(group["params"], prefix)
+            named, spec = flatten(group["params"], prefix)
             for name, array in named:
-                _tree.check_parameter(name, array)
+                check_parameter(name, array)
             arrays = [array for _, array in named]
             slots = self._allocate(arrays, values, [(None,) * len(self.slots)] * len(arrays))
             members.append(Members(named, spec, slots))
@@ -247,7 +231,7 @@ class GroupedParameters:
             raise ValueError(f"two parameters have the same name: {twice}; rename the keys")
         for part in members:
             part.check_unchanged()
-        _tree.check_disjoint(named)
+        check_disjoint(named)
         plan = _engine.Plan(
             [array for _, array in named],
             names,

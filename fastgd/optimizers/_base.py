@@ -8,11 +8,12 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from fastgd import _engine, _state_dict
+from fastgd import _engine
 from fastgd._arguments import number
-from fastgd._groups import GroupedParameters
-from fastgd._hyperparameters import Values, evaluate, limit
-from fastgd._tree import Array
+from fastgd._arrays.tree import Array
+from fastgd.optimizers import _state_dict
+from fastgd.optimizers._fields import Values, evaluate, limit
+from fastgd.optimizers._groups import GroupedParameters
 
 NONFINITE = ("propagate", "raise", "skip")
 

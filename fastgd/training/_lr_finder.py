@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgd._arguments import integer, number
-from fastgd._optimizer import Optimizer
-from fastgd.gradient_check import restored
+from fastgd.optimizers._base import Optimizer
 from fastgd.sampling import MiniBatches
 from fastgd.training._feed import Exhausted, Feed, batches_of
 from fastgd.training._inputs import OptimizerLike, make_optimizer, prepare_params
 from fastgd.training._objective import Arguments, Objective
+from fastgd.training._snapshot import restored
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

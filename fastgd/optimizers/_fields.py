@@ -147,3 +147,8 @@ class ParamGroup(MutableMapping[str, Any]):
 
     def __repr__(self) -> str:
         return f"ParamGroup({dict(self)!r})"
+
+
+def epsilons(values: Values) -> tuple[float, float]:
+    """(inside the root, outside it)."""
+    return (values["eps"], 0.0) if values["eps_inside"] else (0.0, values["eps"])

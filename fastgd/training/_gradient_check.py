@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgd import _tree
 from fastgd._arguments import integer, number
-from fastgd._tree import Array
+from fastgd._arrays.tree import Array, flatten
 from fastgd.training._inputs import prepare_params
 from fastgd.training._objective import Objective
+from fastgd.training._snapshot import restored
 
 __all__ = ["GradientReport", "LeafError", "check_gradient"]
 
@@ -191,17 +190,6 @@ def check_gradient(
     return GradientReport(error <= tol, worst.name, error, tol, loss, leaves, joint, hint)
 
 
-@contextmanager
-def restored(arrays: Sequence[Array]) -> Iterator[None]:
-    """Put the arrays back to their present bits in the end, whatever happens."""
-    before = [array.copy(order="K") for array in arrays]
-    try:
-        yield
-    finally:
-        for array, old in zip(arrays, before, strict=True):
-            array[...] = old
-
-
 @dataclass(frozen=True)
 class _Line:
     """The loss along lines through the parameters."""
@@ -349,7 +337,7 @@ def _require_repeatable(first: float, second: float) -> None:
 
 
 def _named(tree: Any) -> list[tuple[str, Array]]:
-    named, _ = _tree.flatten(tree)
+    named, _ = flatten(tree)
     names = [name for name, _ in named]
     if not named:
         raise ValueError("params has no arrays")
@@ -361,7 +349,7 @@ def _named(tree: Any) -> list[tuple[str, Array]]:
 
 def _slopes(named: list[tuple[str, Array]], grads: Any) -> list[Array]:
     """Copies of the gradients as float64: of the parameters' structure and shapes, and finite."""
-    by_name = dict(_tree.flatten(grads)[0])
+    by_name = dict(flatten(grads)[0])
     absent = [name for name, grad in by_name.items() if grad is None]
     slopes = []
     for name, array in named:

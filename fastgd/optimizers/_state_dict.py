@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastgd._arguments import integer
-from fastgd._groups import Layout
-from fastgd._hyperparameters import Values
-from fastgd._tree import Array
+from fastgd._arrays.layout import Layout
+from fastgd._arrays.tree import Array
+from fastgd.optimizers._fields import Values
 
 if TYPE_CHECKING:
-    from fastgd._optimizer import Optimizer
+    from fastgd.optimizers._base import Optimizer
 
 KEYS = ("optimizer", "step_count", "state", "param_groups", "options")
 MOST_STEPS = 2**62  # which none has taken, and the counters can hold

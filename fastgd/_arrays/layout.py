@@ -1,0 +1,26 @@
+"""What the memory of a parameter is like, and so that of its state."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastgd._arrays.tree import Array
+
+
+class Layout(NamedTuple):
+    """What the state of a parameter was made for; the array itself may be resized since."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    c_contiguous: bool
+
+    @classmethod
+    def of(cls, array: Array) -> Layout:
+        plain = np.asarray(array)  # a subclass may have attributes of its own mind
+        return cls(plain.shape, plain.dtype, plain.flags.c_contiguous)
+
+    def shaped(self, flat: Array) -> Array:
+        """A flat array in the parameter's memory order as a view of the parameter's shape."""
+        return flat.reshape(self.shape) if self.c_contiguous else flat.reshape(self.shape[::-1]).T

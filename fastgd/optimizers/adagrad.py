@@ -1,0 +1,108 @@
+"""Adagrad."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from fastgd._arguments import flag
+from fastgd.optimizers._base import Optimizer
+from fastgd.optimizers._fields import (
+    Check,
+    Values,
+    epsilons,
+    nonnegative,
+)
+
+
+class Adagrad(Optimizer):
+    """Per-parameter learning rates from the sum of all squared gradients.
+
+        g ← ∇L(theta) + weight_decay * theta
+        s ← s + g²                              (s starts at initial_accumulator_value)
+        theta ← theta - lr / (1 + (t - 1) * lr_decay) * g / (√s + eps)
+
+    A parameter whose gradient is rarely non-zero keeps a large rate: the method for sparse data.
+    Libraries disagree about epsilon: outside the root here, as in PyTorch; inside, √(s + eps), with
+    eps_inside=True, as in optax, PennyLane and Keras.
+
+    Args:
+        params: see `SGD`.
+        lr: learning rate, a number or a function step -> number, at least 0.
+        lr_decay: a number or a function step -> number, at least 0.
+        weight_decay: L2 penalty, a number or a function step -> number, at least 0.
+        initial_accumulator_value: a number, at least 0; read when the state is made.
+        eps: a number or a function step -> number, at least 0.
+        eps_inside: True or False, see above.
+        maximize, clip_norm, clip_value, nonfinite: see `SGD`.
+
+    State: sum, of the parameter's shape and dtype.
+
+    Raises:
+        TypeError, ValueError: an array or a hyperparameter is not as described; names it.
+
+    Example:
+        >>> import numpy as np, fastgd
+        >>> theta = np.array([1.0, 1.0])
+        >>> opt = fastgd.Adagrad(theta, lr=0.5)
+        >>> opt.step(np.array([4.0, 0.01]))     # every coordinate moves by lr at first
+        True
+        >>> theta.round(6).tolist()
+        [0.5, 0.5]
+
+    References:
+        Duchi, Hazan & Singer 2011, Adaptive subgradient methods for online learning and stochastic
+        optimization, section 1.1 with the diagonal matrix.
+    """
+
+    rule = "adagrad"
+    slots = ("sum",)
+    checks: ClassVar[dict[str, Check]] = {
+        "lr": nonnegative,
+        "lr_decay": nonnegative,
+        "weight_decay": nonnegative,
+        "initial_accumulator_value": nonnegative,
+        "eps": nonnegative,
+        "eps_inside": flag,
+        "maximize": flag,
+    }
+
+    def __init__(
+        self,
+        params: Any,
+        lr: Any = 1e-2,
+        lr_decay: Any = 0,
+        weight_decay: Any = 0,
+        initial_accumulator_value: float = 0,
+        eps: Any = 1e-10,
+        *,
+        eps_inside: bool = False,
+        maximize: bool = False,
+        clip_norm: Any = None,
+        clip_value: Any = None,
+        nonfinite: str = "propagate",
+    ) -> None:
+        defaults = {
+            "lr": lr,
+            "lr_decay": lr_decay,
+            "weight_decay": weight_decay,
+            "initial_accumulator_value": initial_accumulator_value,
+            "eps": eps,
+            "eps_inside": eps_inside,
+            "maximize": maximize,
+        }
+        super().__init__(
+            params, defaults, clip_norm=clip_norm, clip_value=clip_value, nonfinite=nonfinite
+        )
+
+    @classmethod
+    def check_together(cls, values: Values) -> None:
+        if callable(values["initial_accumulator_value"]):
+            raise TypeError("initial_accumulator_value must be a number: it is read only once")
+
+    @classmethod
+    def initial(cls, values: Values) -> float:
+        return float(values["initial_accumulator_value"])
+
+    def coefficients(self, values: Values, t: int) -> tuple[float, ...]:
+        lr = values["lr"] / (1.0 + (t - 1) * values["lr_decay"])
+        return (values["weight_decay"], lr, *epsilons(values))
