@@ -7,15 +7,13 @@ made from 1, 1.0 and numpy.float64(1) are equal, or raises TypeError or ValueErr
 
 from __future__ import annotations
 
+import difflib
 import math
+from collections.abc import Iterable, Mapping
 from operator import index
+from typing import Any
 
 import numpy as np
-
-TYPE_CHECKING = False  # typing and collections.abc would take longer to import than everything here
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from typing import Any
 
 NO_NUMBERS = ("bool", "complex", "time", "<U", ">U", "|S")  # in the names of dtypes
 
@@ -100,3 +98,28 @@ def choice(name: str, value: Any, options: Iterable[str]) -> str:
     if value not in options:
         raise ValueError(f"{expected}, got {value!r}")
     return value
+
+
+def suggestion(
+    name: Any, known: Iterable[str], other_names: Mapping[str, str] | None = None
+) -> str:
+    """'; did you mean …?' for a name that is not known, or nothing.
+
+    `other_names` says what elsewhere is called otherwise.
+    """
+    by_lower = {other.lower(): other for other in known}
+    lower = str(name).lower()
+    same = (other_names or {}).get(lower)
+    close = [same] if same in by_lower else difflib.get_close_matches(lower, by_lower, 1, 0.7)
+    return f"; did you mean {by_lower[close[0]]!r}?" if close else ""
+
+
+def describe(value: Any) -> str:
+    """What was given instead of a tree or an array, in a few words."""
+    if isinstance(value, (list, tuple)):
+        return f"a {type(value).__name__} of length {len(value)}"
+    if isinstance(value, dict):
+        return f"a dict with the keys {list(value)}"
+    if isinstance(value, np.ndarray):
+        return f"an array of shape {value.shape}"
+    return f"{type(value).__module__}.{type(value).__qualname__}"

@@ -42,25 +42,13 @@ def global_norm(grads: Any) -> float:
         >>> fastgd.global_norm([np.array([3.0, 0.0]), {"b": np.array([4.0]), "c": None}])
         5.0
     """
-    named = _named_arrays(grads)
+    leaves, _ = flatten(grads)
+    named = [(name, leaf) for name, leaf in leaves if leaf is not None]
     if not named:
         return 0.0
-    # Only the norm is taken, so the parameters of the plan can be stand-ins.
-    arrays = [array for _, array in named]
-    stand_ins = [_stand_in(array) for array in arrays]
-    names = [name for name, _ in named]
-    plan = _engine.Plan(
-        stand_ins,
-        names,
-        [0] * len(names),
-        ((None, (None,) * len(names)),),
-        _engine.Gate(),
-        "sgd",
-        [()] * len(names),
-        [0] * len(names),
-        0,
-    )
-    return plan.norm(arrays)
+    arrays = [_engine.as_array(name, leaf) for name, leaf in named]
+    spec = None, (None,) * len(named)
+    return _engine.Binding(arrays, [name for name, _ in named], (spec,)).norm(arrays)
 
 
 def clip_grad_norm_(grads: Any, max_norm: float) -> float:
@@ -147,21 +135,6 @@ def _scale(array: Array, max_norm: float, norm: float) -> None:
             np.multiply(array, factor, out=array, dtype=working, casting="unsafe")
 
 
-def _named_arrays(grads: Any) -> list[tuple[str, Array]]:
-    leaves, _ = flatten(grads)
-    return [(name, _seen_as_array(name, leaf)) for name, leaf in leaves if leaf is not None]
-
-
-def _seen_as_array(name: str, leaf: Any) -> Any:
-    """An array, or what the binding refuses by name."""
-    if isinstance(leaf, np.ma.MaskedArray) or not hasattr(leaf, "__array__"):
-        return leaf
-    try:
-        return np.asarray(leaf)
-    except Exception as error:
-        raise TypeError(f"gradient {name!r} cannot be read as an array: {error}") from error
-
-
 def _writeable(grads: Any) -> list[tuple[str, Array]]:
     leaves, _ = flatten(grads)
     named = [(name, leaf) for name, leaf in leaves if leaf is not None]
@@ -207,11 +180,3 @@ def _share_elements(first: Array, second: Array) -> bool:
         return np.shares_memory(first, second, max_work=10_000)  # type: ignore[arg-type]
     except np.exceptions.TooHardError:  # contrived strides
         return False
-
-
-def _stand_in(array: Array) -> Array:
-    """Memory that is never touched, of the array's shape and order and the dtype of its norm."""
-    if not isinstance(array, np.ndarray):
-        return np.empty((), np.float64)  # binding refuses the leaf and names it
-    dtype = np.float64 if array.dtype.itemsize >= 8 else np.float32
-    return np.empty_like(array, dtype, order="A", subok=False)

@@ -63,12 +63,6 @@ static int fastgd_openmp_max_threads(void) {
 #define FASTGD_EAGER_TEAMS 0
 #endif
 
-/* Ask for the cache lines of a row that will be copied soon: the hardware only sees streams. */
-static inline void fastgd_prefetch_row(const char *row, ptrdiff_t bytes) {
-    for (ptrdiff_t at = 0; at < bytes; at += 64)
-        __builtin_prefetch(row + at, 0, 0);
-}
-
 /* libgomp's worker threads do not survive fork(), and a parallel region in the child waits for them
  * for ever. Any library may have started them, so a forked child never opens a region. Counts the
  * forks between the process that loaded the engine and this one. */

@@ -227,6 +227,7 @@ class Reference:
     ) -> None:
         base = {**DEFAULTS[optimizer], **COMMON, **options}
         self.rule = RULES[optimizer]
+        self.keeps_squares = optimizer != "SGD"
         self.fma = multiply_add
         self.options = {name: base.pop(name) for name in ("clip_norm", "clip_value", "nonfinite")}
         self.params = {name: p.copy() for name, p in params.items()}
@@ -253,26 +254,31 @@ class Reference:
         it reports with `global_norm` first, and then passes it here to compare the rest exactly.
         """
         with np.errstate(all="ignore"):
-            live = {
-                name: np.asarray(g).astype(self.params[name].dtype)
-                for name, g in grads.items()
-                if g is not None
-            }
-            if self._refused(live):
-                return False
+            live = {name: np.asarray(g) for name, g in grads.items() if g is not None}
             factor = grad_scale * self._clip_coefficient(live, grad_scale, norm)
+            if self._refused(live, factor):
+                return False
             for name, g in live.items():
                 self._step_one(name, g, factor)
         self.step_count += 1
         return True
 
-    def _refused(self, live: Mapping[str, Array]) -> bool:
+    def _refused(self, live: Mapping[str, Array], factor: float) -> bool:
         if self.options["nonfinite"] == "propagate":
             return False
-        bad = [name for name, g in live.items() if not np.isfinite(g).all()]
+        bad = [name for name, g in live.items() if not self._is_usable(name, g, factor)]
         if bad and self.options["nonfinite"] == "raise":
             raise FloatingPointError(bad[0])
         return bool(bad)
+
+    def _is_usable(self, name: str, g: Array, factor: float) -> bool:
+        """Finite as the rule takes it; and so is its square, where the rule keeps such."""
+        size = global_norm([g])
+        scaled = size * (abs(factor) if math.isfinite(factor) else 1.0)
+        info = np.finfo(self.params[name].dtype)
+        largest = 2.0 ** (info.maxexp // 2) if self.keeps_squares else float(info.max)
+        limit = self.options["clip_value"]
+        return size < math.inf and min(scaled, math.inf if limit is None else limit) <= largest
 
     def _clip_coefficient(
         self, live: Mapping[str, Array], grad_scale: float, norm: float | None
@@ -290,7 +296,11 @@ class Reference:
     def _step_one(self, name: str, g: Array, factor: float) -> None:
         p = self.params[name]
         h = at_step(self.hyper[name], self.step_count)
-        g = g * _number(p, -factor if h["maximize"] else factor)
+        sign = -1.0 if h["maximize"] else 1.0
+        if g.dtype == np.float64 or not 2.0**-100 < abs(factor) < 2.0**100:
+            g = (g.astype(np.float64) * (sign * factor)).astype(p.dtype)
+        else:
+            g = g.astype(p.dtype) * _number(p, sign * factor)
         if self.options["clip_value"] is not None:
             limit = _number(p, self.options["clip_value"])
             g = np.clip(g, -limit, limit)

@@ -1,33 +1,37 @@
-"""The compiled engine: picks the build for this CPU and states the contract between the layers.
+"""The compiled engine: picks the kernels for this CPU and states the contract between the layers.
 
-The kernels are compiled from one source for several instruction sets. `isa` names the build in use:
-the best one that the CPU can run, or what the environment variable FASTGD_ISA says ("x86-64-v2",
-"x86-64-v3", "x86-64-v4"; "plain" on other machines). All builds with a fused multiply-add (v3, v4 and
-ARM) compute the same bits.
+The plan of a step and everything around it is compiled once, the kernels for several instruction sets.
+`isa` names the build of the kernels in use: the best one that the CPU can run, or what the environment
+variable FASTGD_ISA says ("x86-64-v2", "x86-64-v3", "x86-64-v4"; "plain" on other machines). All builds
+with a fused multiply-add (v3, v4 and ARM) compute the same bits.
 
 What the engine promises to the Python layer:
 
-- `Plan.step` validates everything before it writes anything. From the first write on it cannot fail:
-  it allocates nothing and calls no Python.
+- `step` validates everything before it writes anything. From the first write on it cannot fail: it
+  allocates nothing and calls no Python.
 - Every result is the same bits at any number of threads.
 - Gradients are only read. Addresses are used only while a reference to their array is held, and are
   taken after the last foreign code (a gradient's `__array__`, a schedule) has run.
-- Whatever uses a plan passes its `Gate`, one at a time.
+- Whatever uses a plan passes its `Gate`, one at a time; as long as Python code can run in a step,
+  nothing has been changed.
 
-What it relies on: parameters were validated by `_tree.check_parameter`, and state arrays have the size,
-dtype and memory order of their parameter.
+What it relies on: parameters were validated by `_arrays.tree.check_parameter`, and state arrays have
+the size, dtype and memory order of their parameter.
 """
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
-import sys
-from typing import TYPE_CHECKING
+from typing import Any
 
+from fastgd._engine import _binding
+from fastgd._engine._binding import Binding, as_array, chunk
+from fastgd._engine._gate import Gate, ensure, read_together, together, uninterrupted
+from fastgd._engine._gather import gather_rows
+from fastgd._engine._plan import Plan, most_numbers, step
 from fastgd._engine._runtime import (
-    Gate,
-    gather_rows,
     get_chosen_threads,
     get_num_threads,
     openmp_version,
@@ -35,24 +39,27 @@ from fastgd._engine._runtime import (
     x86_64_level,
 )
 
-if TYPE_CHECKING:
-    from fastgd._engine import _kernels as kernels
-
 __all__ = [
+    "Binding",
     "Gate",
     "Plan",
+    "as_array",
     "available_isas",
     "chunk",
+    "ensure",
     "gather_rows",
     "get_chosen_threads",
     "get_num_threads",
     "has_fma",
     "isa",
+    "most_numbers",
     "openmp_version",
-    "retired",
-    "rule_names",
+    "read_together",
+    "rules",
     "set_num_threads",
-    "taken",
+    "step",
+    "together",
+    "uninterrupted",
 ]
 
 
@@ -83,13 +90,8 @@ def _choose() -> str:
 
 
 isa = _choose()
-if not TYPE_CHECKING:
-    kernels = importlib.import_module(_module(isa))
-    sys.modules["fastgd._engine._kernels"] = kernels  # the name that its classes and stub have
-
-Plan = kernels.Plan
-chunk: int = kernels.chunk
-has_fma: bool = kernels.has_fma
-taken: int = kernels.taken
-retired: int = kernels.retired
-rule_names: tuple[str, ...] = kernels.rule_names
+_kernels: Any = importlib.import_module(_module(isa))
+has_fma: bool = _binding.use(_kernels.table)
+# What each rule expects of its class: "hyperparameters" (how many numbers each is, in the order of the
+# rule's struct), "state" and "numbers" (names), and what the plan needs to know of it.
+rules: dict[str, dict[str, Any]] = _kernels.rules

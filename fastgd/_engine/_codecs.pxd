@@ -5,32 +5,14 @@ dtype is handed to the rule where it lies; any other has a `Layout`, and the ker
 block into a buffer on its stack that stays in the L1 cache. n rules and m formats are n + m functions.
 """
 
-from fastgd._engine._rules cimport floating
+from fastgd._engine._work cimport BF16, BLOCK, F16, F32, F64, MAX_DIMS, Format, Layout
+from fastgd._engine.rules._common cimport floating
 
 cdef extern from "numeric.h" nogil:
     float fastgd_load_f16(const char*)
     float fastgd_load_bf16(const char*)
     float fastgd_load_f32(const char*)
     double fastgd_load_f64(const char*)
-
-cdef enum:
-    MAX_DIMS = 64  # NumPy's own limit
-
-cdef enum Format:
-    F32 = 0
-    F64 = 1
-    F16 = 2
-    BF16 = 3
-
-# A strided array, its axes in the order in which the parameter's memory walks them (slowest first),
-# those that can be walked as one merged.
-cdef struct Layout:
-    const char* data
-    Format format
-    int ndim
-    Py_ssize_t shape[MAX_DIMS]
-    Py_ssize_t strides[MAX_DIMS]
-
 
 cdef inline void convert_run(Format format, const char* src, Py_ssize_t stride, Py_ssize_t n,
                              floating* out) noexcept nogil:
@@ -95,3 +77,13 @@ cdef inline void decode(const Layout* layout, Py_ssize_t begin, Py_ssize_t n,
             src -= index[axis] * layout.strides[axis]
             index[axis] = 0
             axis -= 1
+
+
+cdef inline void decode_scaled(const Layout* layout, double scale, Py_ssize_t begin, Py_ssize_t n,
+                               floating* out) noexcept nogil:
+    """The same times `scale`, multiplied in double precision and rounded once."""
+    cdef double wide[BLOCK]
+    cdef Py_ssize_t i
+    decode(layout, begin, n, &wide[0])
+    for i in range(n):
+        out[i] = <floating> (wide[i] * scale)

@@ -6,7 +6,7 @@ number of threads. float32 squares are exact in double and cannot overflow it; a
 that leaves the safe range is taken again over elements scaled by a power of two.
 """
 
-from fastgd._engine._rules cimport fma, floating, sqrt
+from fastgd._engine.rules._common cimport floating, fma
 
 cdef enum:
     LANES = 32
@@ -45,6 +45,26 @@ cdef inline void add_squares(double* lanes, const floating* x, Py_ssize_t n,
         square_sums(lanes, x, n, scale, False)
     else:
         square_sums(lanes, x, n, scale, True)
+
+
+cdef inline void add_products(double* lanes, const floating* x, const floating* y,
+                              Py_ssize_t n) noexcept nogil:
+    """Add x * y to the lanes, or x where y is NULL. As add_squares of blocks."""
+    cdef Py_ssize_t i, block, whole = n - n % LANES
+    cdef int lane
+    if y == NULL:
+        for block in range(n // LANES):
+            for lane in range(LANES):
+                lanes[lane] += x[block * LANES + lane]
+        for i in range(whole, n):
+            lanes[i - whole] += x[i]
+        return
+    for block in range(n // LANES):
+        for lane in range(LANES):
+            i = block * LANES + lane
+            lanes[lane] = fma(<double> x[i], <double> y[i], lanes[lane])
+    for i in range(whole, n):
+        lanes[i - whole] = fma(<double> x[i], <double> y[i], lanes[i - whole])
 
 
 # What a tracked step sums over each array.

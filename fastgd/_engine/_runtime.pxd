@@ -1,4 +1,5 @@
 cdef int team_size(Py_ssize_t work, Py_ssize_t serial_below) noexcept nogil
+cdef int forks() noexcept nogil
 
 cdef class Pace:
     cdef double[2] seconds     # per unit of work: one thread's, the team's
@@ -8,14 +9,4 @@ cdef class Pace:
 
     cdef int choose(self, Py_ssize_t work, Py_ssize_t serial_below) noexcept
     cdef void done(self, Py_ssize_t work) noexcept
-
-cdef class Gate:
-    cdef bint busy
-    cdef int waiting           # threads
-    cdef int generation        # forks that had happened when it was set
-    cdef unsigned long thread  # that set it
-    cdef Pace pace
-
-    cdef int enter(self) except -1
-    cdef int wait(self, unsigned long me) except -1
-    cdef void leave(self) noexcept
+    cdef void record(self, double taken) noexcept

@@ -1,7 +1,7 @@
 """PyTorch: take over a run of torch.optim, and hand one over to it.
 
-SGD, Adam, AdamW, Adagrad and RMSprop keep the same state under the same names in both libraries, so a
-run started in one continues in the other, up to rounding. The parameters correspond in order: group by
+An optimizer that both libraries have keeps the same state under the same names in both, so a run started
+in one continues in the other, up to rounding. The parameters correspond in order: group by
 group, `optimizer.params` in fastgd (dicts in their own order) and the list given to torch.optim.
 
 Some things do not pass over. Functions of the step: to PyTorch goes their present value, for a
@@ -17,14 +17,15 @@ from __future__ import annotations
 import importlib
 import warnings
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
 
+from fastgd import _engine
 from fastgd._arrays.tree import Array, check_parameter
 from fastgd.optimizers import _state_dict
 from fastgd.optimizers._base import Optimizer
+from fastgd.optimizers._registry import all_optimizers
 
 try:
     torch: Any = importlib.import_module("torch")
@@ -33,15 +34,12 @@ except ImportError as error:
 
 __all__ = ["from_torch", "load_state_dict", "state_dict", "to_torch"]
 
-KINDS = ("SGD", "Adam", "AdamW", "Adagrad", "RMSprop")
-FORMS = ("lr_in_momentum", "eps_hat", "eps_inside")  # of the formulas; PyTorch has the other
-
 
 def to_torch(optimizer: Optimizer, torch_optimizer: Any) -> None:
     """Copy parameters, state and hyperparameters into a PyTorch optimizer, which continues the run.
 
     Args:
-        optimizer: one of fastgd's five.
+        optimizer: one that torch.optim has too.
         torch_optimizer: of the same name, over as many groups of tensors of the same shapes and
             dtypes, on any device. Its options that fastgd does not have, such as foreach, stay.
 
@@ -105,15 +103,27 @@ def from_torch(
     ]
     for name, array in optimizer.params.items():
         check_parameter(name, array)  # that it is still writeable
-    load = partial(load_state_dict, optimizer, torch_optimizer.state_dict(), step_count=step_count)
-    _state_dict.see_through([load, *(partial(np.copyto, *pair) for pair in values)])
+
+    def change() -> None:
+        saved = _saved(optimizer, torch_optimizer.state_dict(), step_count)
+        prepared = _state_dict.prepare(optimizer, saved, strict=True)
+
+        def commit() -> None:
+            for array, value in values:
+                np.copyto(array, value)
+            prepared.copy()
+            prepared.assign()
+
+        _engine.uninterrupted(commit)
+
+    optimizer._gate.call(change)
 
 
 def state_dict(optimizer: Optimizer, *, like: Any = None) -> dict[str, Any]:
     """The optimizer's state as `torch.optim.Optimizer.state_dict` would give it, for its load_state_dict.
 
     Args:
-        optimizer: one of fastgd's five. Its parameters are not included.
+        optimizer: one that torch.optim has too. Its parameters are not included.
         like: a PyTorch optimizer whose options that fastgd does not have, such as foreach, are
             taken over; None for PyTorch's defaults.
 
@@ -122,7 +132,7 @@ def state_dict(optimizer: Optimizer, *, like: Any = None) -> dict[str, Any]:
         hyperparameters …}]} with tensors of their own on the CPU.
 
     Raises:
-        TypeError: the optimizer is not one of the five.
+        TypeError: the optimizer is none that torch.optim has.
         ValueError: lr_in_momentum, eps_hat or eps_inside is on.
     """
     _warn_of_losses(optimizer)
@@ -156,7 +166,7 @@ def _export(optimizer: Optimizer, like: Any) -> dict[str, Any]:
                 f"the PyTorch optimizer has decoupled_weight_decay={kind != 'AdamW'}, which is "
                 f"{'Adam' if kind == 'AdamW' else 'AdamW'}, and this is {kind}"
             )
-        values = group.values_at(saved["step_count"])
+        values = group.current
         groups.append(
             {key: values.get(key, value) for key, value in template.items()}
             | {"params": [indices[name] for name in names]}
@@ -189,25 +199,30 @@ def load_state_dict(
     Raises:
         TypeError, ValueError: it does not fit the optimizer. Nothing has changed then.
     """
+    optimizer.load_state_dict(_saved(optimizer, state_dict, step_count))
+
+
+def _saved(
+    optimizer: Optimizer, state_dict: Mapping[str, Any], step_count: int | None
+) -> dict[str, Any]:
+    """PyTorch's dict as fastgd's."""
     kind = _kind(optimizer)
     _check_forms(optimizer)
     if not isinstance(state_dict, Mapping) or not {"state", "param_groups"} <= set(state_dict):
         raise TypeError('state_dict must be a dict with "state" and "param_groups"')
     _check_structure(state_dict)
     own = _state_dict.dump(optimizer, copied=False)  # only for names and options
-    groups, state = [], {}
+    groups, state, forms = [], {}, _own_forms(optimizer)
     pairs = _zip("groups", own["param_groups"], state_dict["param_groups"])
     for i, (ours, theirs) in enumerate(pairs):
-        group = _imported_group(kind, f"group {i}", ours, theirs)
+        group = _imported_group(kind, forms, f"group {i}", ours, theirs)
         groups.append(group)
         for name, index in _zip(f"parameters in group {i}", ours["params"], theirs["params"]):
             found = state_dict["state"].get(index) or {}
             state[name] = _imported(optimizer, name, found, group, step_count)
     if step_count is None:
         step_count = max((entry["step"] for entry in state.values()), default=0)
-    optimizer.load_state_dict(
-        {**own, "step_count": step_count, "state": state, "param_groups": groups}
-    )
+    return {**own, "step_count": step_count, "state": state, "param_groups": groups}
 
 
 # --- what must correspond ---
@@ -232,26 +247,47 @@ def _check_structure(state_dict: Mapping[str, Any]) -> None:
 
 
 def _kind(optimizer: Any) -> str:
-    kind = type(optimizer).__name__
-    if not isinstance(optimizer, Optimizer) or kind not in KINDS:
-        raise TypeError(f"expected an optimizer of fastgd ({', '.join(KINDS)}), got {optimizer!r}")
-    return kind
+    """The name of the class in torch.optim."""
+    if not isinstance(optimizer, Optimizer) or optimizer.torch is None:
+        have = [name for name, kind in all_optimizers().items() if kind.torch]
+        raise TypeError(
+            f"expected an optimizer of fastgd that torch.optim has too ({', '.join(have)}), "
+            f"got {optimizer!r}"
+        )
+    if any(group.optimizer is not type(optimizer) for group in optimizer.param_groups):
+        raise TypeError(
+            "the groups are of several optimizers, which torch.optim cannot hold in one"
+        )
+    return optimizer.torch
 
 
 def _check_class(optimizer: Any, torch_optimizer: Any) -> None:
     kind = _kind(optimizer)
     if type(torch_optimizer) is not getattr(torch.optim, kind):
         raise TypeError(
-            f"fastgd.{kind} corresponds to torch.optim.{kind}, got "
+            f"fastgd.{type(optimizer).__name__} corresponds to torch.optim.{kind}, got "
             f"{type(torch_optimizer).__module__}.{type(torch_optimizer).__qualname__}"
         )
 
 
+def _plain(kind: str) -> Any:
+    """A PyTorch optimizer of nothing to speak of."""
+    return getattr(torch.optim, kind)([torch.zeros((1, 1))])
+
+
+def _own_forms(optimizer: Optimizer) -> set[str]:
+    """The hyperparameters that PyTorch's class does not have: forms of the formula."""
+    return set(optimizer.declaration.checks) - set(_plain(_kind(optimizer)).defaults)
+
+
 def _check_forms(optimizer: Optimizer) -> None:
+    forms = _own_forms(optimizer)
     for i, group in enumerate(optimizer.param_groups):
-        for form in FORMS:
-            if group.get(form):
-                raise ValueError(f"group {i} has {form}=True, a formula that torch.optim lacks")
+        for form in forms:
+            if group[form] != optimizer.declaration.defaults[form]:
+                raise ValueError(
+                    f"group {i} has {form}={group[form]!r}, a formula that torch.optim lacks"
+                )
 
 
 def _pairs(optimizer: Optimizer, torch_optimizer: Any) -> list[tuple[str, Array, Any]]:
@@ -285,28 +321,31 @@ def _templates(kind: str, like: Any, count: int) -> list[dict[str, Any]]:
     if like is not None:
         groups: list[dict[str, Any]] = like.state_dict()["param_groups"]
         return groups
-    plain = getattr(torch.optim, kind)([torch.zeros(())])
-    return list(plain.state_dict()["param_groups"]) * count
+    return list(_plain(kind).state_dict()["param_groups"]) * count
 
 
 def _exported(kind: str, entry: Mapping[str, Any]) -> dict[str, Any]:
     """The state of one parameter; its arrays are nobody else's."""
     step = {} if kind == "SGD" else {"step": torch.tensor(float(entry["step"]))}
-    return step | {slot: torch.from_numpy(x) for slot, x in entry.items() if slot != "step"}
+    return step | {
+        key: torch.from_numpy(value) if isinstance(value, np.ndarray) else torch.tensor(value)
+        for key, value in entry.items()
+        if key != "step"
+    }
 
 
 # --- from PyTorch ---
 
 
 def _imported_group(
-    kind: str, where: str, ours: Mapping[str, Any], theirs: Mapping[str, Any]
+    kind: str, forms: set[str], where: str, ours: Mapping[str, Any], theirs: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Our group with their hyperparameters."""
     if theirs.get("decoupled_weight_decay", kind == "AdamW") != (kind == "AdamW"):
         raise ValueError(f"{where} is of {'Adam' if kind == 'AdamW' else 'AdamW'}, this is {kind}")
     group = dict(ours)
     for name, value in ours.items():
-        if name != "params" and name not in FORMS:
+        if name != "params" and name not in forms:
             if name not in theirs:
                 raise ValueError(f"{where} of the state_dict lacks {name!r}; is it of {kind}?")
             group[name] = _number(value, theirs[name])
@@ -331,13 +370,15 @@ def _imported(
 ) -> dict[str, Any]:
     """The state of one parameter; the initial one where PyTorch has not made any yet."""
     param = optimizer.params[name]
-    used = optimizer.uses(dict(values))
-    slots = [slot for slot, is_used in zip(optimizer.slots, used, strict=True) if is_used]
+    declaration, first = optimizer.declaration, optimizer.first_values(dict(values))
+    unused = optimizer.unused(dict(values))
+    slots = [slot for slot in declaration.state if slot not in unused]
     if all(value is None for value in found.values()):
-        fresh = np.full(param.shape, optimizer.initial(dict(values)), param.dtype)
-        return {"step": 0, **dict.fromkeys(slots, fresh)}
+        fresh = {slot: np.full(param.shape, first.get(slot, 0.0), param.dtype) for slot in slots}
+        return {"step": 0, **{key: first.get(key, 0.0) for key in declaration.numbers}, **fresh}
     step = found.get("step", 1 if step_count is None else step_count)  # SGD has none
-    return {"step": int(step), **{slot: _array(name, slot, found) for slot in slots}}
+    numbers = {key: float(found[key]) for key in declaration.numbers}
+    return {"step": int(step), **numbers, **{slot: _array(name, slot, found) for slot in slots}}
 
 
 def _array(name: str, slot: str, found: Mapping[str, Any]) -> Array:

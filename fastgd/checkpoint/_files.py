@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from fastgd import _engine
 from fastgd.checkpoint import _npz
 from fastgd.checkpoint._codec import Decoder, Encoder
 from fastgd.checkpoint._npz import Archive, Array, CheckpointError
@@ -124,25 +124,36 @@ def save(
         raise ValueError("an object cannot be named 'strict', which is an option of load")
     things = {"optimizer": optimizer, **objects}
     kinds = _kinds(things)
-    optimizers = {name: things[name] for name, kind in kinds.items() if kind == OPTIMIZER}
+    optimizers = [name for name, kind in kinds.items() if kind == OPTIMIZER]
     states = {name: state_of(things[name]) for name in things if name not in optimizers}
+    _engine.read_together(
+        [things[name]._gate for name in optimizers],
+        lambda: _save(os.fsdecode(path), metadata or {}, things, kinds, states),
+    )
+
+
+def _save(
+    path: str,
+    metadata: Mapping[str, Any],
+    things: Mapping[str, Any],
+    kinds: Mapping[str, str],
+    states: dict[str, Any],
+) -> None:
+    """Write the file; `states` are those of all but the optimizers, which nobody changes now."""
     encoder = Encoder()
-    with ExitStack() as gates:
-        for other in sorted(optimizers.values(), key=id):  # lest two threads wait for each other
-            gates.enter_context(other._gate)
-        states |= {name: state_of(other) for name, other in optimizers.items()}
-        header = _header(
-            encoder.encode(dict(metadata or {}), "metadata"),
-            {
-                name: {
-                    "kind": kind,
-                    "class": type(things[name]).__qualname__,
-                    "state": encoder.encode(states[name], name, functions=kind == OPTIMIZER),
-                }
-                for name, kind in kinds.items()
-            },
-        )
-        _write(os.fsdecode(path), header, encoder.arrays)
+    states = states | {name: state_of(things[name]) for name in things if name not in states}
+    header = _header(
+        encoder.encode(dict(metadata), "metadata"),
+        {
+            name: {
+                "kind": kind,
+                "class": type(things[name]).__qualname__,
+                "state": encoder.encode(states[name], name, functions=kind == OPTIMIZER),
+            }
+            for name, kind in kinds.items()
+        },
+    )
+    _write(path, header, encoder.arrays)
 
 
 def load(

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from functools import partial
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
+from fastgd import _engine
 from fastgd._arrays.tree import check_parameter
 from fastgd.checkpoint._codec import Decoder, UserFunction, has_state
 from fastgd.checkpoint._npz import Archive, Array, StoredArray
@@ -70,39 +70,44 @@ def restore(things: Iterable[tuple[str, Any, Any]], archive: Archive) -> None:
         CheckpointError: one of them refuses; all are as they were.
     """
     things = list(things)
-    optimizers = [entry for entry in things if isinstance(entry[1], Optimizer)]
-    undo: list[Callable[[], object]] = []
-    try:
-        for name, thing, state in things:
-            if not isinstance(thing, Optimizer):
+    _engine.together(
+        [thing._gate for _, thing, _ in things if isinstance(thing, Optimizer)],
+        lambda: _restore(things, archive),
+    )
+
+
+def _restore(things: list[tuple[str, Any, Any]], archive: Archive) -> None:
+    """Check everything that can be checked, then change everything, whatever signals come."""
+    optimizers, others = [], []
+    for name, thing, state in things:
+        with refusals(archive, name):
+            if isinstance(thing, Optimizer):
+                optimizers.append((_prepared(thing, state), state))
+            else:
+                others.append((name, thing, loaded(state, archive)))
+
+    def commit() -> None:
+        undo: list[Callable[[], object]] = []
+        try:
+            for name, thing, state in others:
                 with refusals(archive, name):
-                    undo.append(_apply(thing, loaded(state, archive)))
-        with ExitStack() as gates:
-            for _, optimizer, _ in sorted(optimizers, key=lambda entry: id(entry[1])):
-                gates.enter_context(optimizer._gate)
-            for name, optimizer, state in optimizers:
-                with refusals(archive, name):
-                    undo.append(_apply_optimizer(optimizer, state))
+                    undo.append(_apply(thing, state))
             try:
-                _state_dict.see_through(
-                    [
-                        read
-                        for _, thing, state in optimizers
-                        for read in _reads(thing, state, archive)
-                    ]
-                )
+                for prepared, state in optimizers:
+                    _read(prepared, state, archive)
             except Exception as error:
                 raise archive.error(
                     f"could be read once, but not a second time: {error!r}. Part of the arrays are "
                     "those of the file now"
                 ) from error
-            except BaseException:  # an interrupt, when everything has been loaded
-                undo.clear()
-                raise
-    except BaseException:
-        for step in reversed(undo):
-            step()
-        raise
+        except BaseException:
+            for step in reversed(undo):
+                step()
+            raise
+        for prepared, _ in optimizers:
+            prepared.assign()
+
+    _engine.uninterrupted(commit)
 
 
 def decode_optimizer(decoder: Decoder, node: Any, name: str, optimizer: Optimizer) -> Any:
@@ -200,14 +205,15 @@ def _check_position(name: str, value: Any, most: int) -> None:
 # --- optimizers ---
 
 
-def _apply_optimizer(optimizer: Optimizer, state: Any) -> Callable[[], object]:
-    """Check parameters and state, and load all of it but the arrays; what undoes that."""
+def _prepared(optimizer: Optimizer, state: Any) -> _state_dict.Loaded:
+    """Check parameters and state; the optimizer as it will be, but for what is in the arrays."""
     for name, param in optimizer.params.items():
         check_parameter(name, param)  # that it is still writeable
     _check_params(optimizer.params, state["params"])
-    before = _state_dict.dump(optimizer, copied=False)
-    _state_dict.load(optimizer, {**state, "state": _stand_ins(before, state["state"])}, strict=True)
-    return lambda: optimizer.load_state_dict(before)
+    live = _state_dict.dump(optimizer, copied=False)
+    return _state_dict.prepare(
+        optimizer, {**state, "state": _stand_ins(live, state["state"])}, strict=True
+    )
 
 
 def _check_params(params: Mapping[str, Array], stored: Any) -> None:
@@ -245,11 +251,11 @@ def _fits(stored: StoredArray, array: Array) -> bool:
     return stored.shape == array.shape and stored.dtype.newbyteorder("=") == array.dtype
 
 
-def _reads(optimizer: Optimizer, stored: Any, archive: Archive) -> Iterator[Callable[[], object]]:
-    """Reading parameters and state from the file into the live arrays, one by one."""
-    for name, param in optimizer.params.items():
-        yield partial(archive.read_into, stored["params"][name], param)
-    for name, entry in optimizer._state().items():
+def _read(prepared: _state_dict.Loaded, stored: Any, archive: Archive) -> None:
+    """Parameters and state, from the file into their arrays."""
+    for name, param in prepared.optimizer.params.items():
+        archive.read_into(stored["params"][name], param)
+    for name, entry in prepared.bound.shaped_state(copied=False).items():
         for slot, array in entry.items():
             if isinstance(array, np.ndarray):
-                yield partial(archive.read_into, stored["state"][name][slot], array)
+                archive.read_into(stored["state"][name][slot], array)

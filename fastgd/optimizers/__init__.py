@@ -1,7 +1,7 @@
-"""The optimizers: hyperparameters, state slots and the coefficients of one step.
+"""The optimizers: a class declares the hyperparameters in its signature, a rule does the work.
 
-Each class computes in double precision what is the same for all elements of a step; the engine's rule
-of the same name (fastgd/_engine/_rules.pxd) does the rest. Names, defaults and formulas are PyTorch's.
+The rules are in fastgd/_engine/rules, one file for each family as here. Names, defaults and formulas are
+PyTorch's where PyTorch has the optimizer.
 
 In the formulas theta is a parameter, g its gradient and t = 1, 2, … the number of the step. Every
 hyperparameter can differ between parameter groups, and any number can be a function of the number of

@@ -2,35 +2,107 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Mapping
-from typing import Any, NoReturn
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, NoReturn
 
 import numpy as np
 
 from fastgd import _engine
-from fastgd._arguments import number
-from fastgd._arrays.tree import Array
-from fastgd.optimizers import _state_dict
-from fastgd.optimizers._fields import Values, evaluate, limit
-from fastgd.optimizers._groups import GroupedParameters
+from fastgd._arguments import number, suggestion
+from fastgd._arrays.tree import Array, is_groups
+from fastgd.optimizers import _registry, _state_dict
+from fastgd.optimizers._declaration import OTHER_NAMES, STEP_OPTIONS, Declaration
+from fastgd.optimizers._fields import evaluate, limit
+from fastgd.optimizers._groups import Bound, GroupedParameters
 
 NONFINITE = ("propagate", "raise", "skip")
+
+
+class StepOptions(NamedTuple):
+    """Options of the optimizer as a whole, and what a step derives from them."""
+
+    clip_norm: Any
+    clip_value: Any
+    nonfinite: str
+    limits: Any  # the first two as the engine takes them, inf for none, or a function of the step
+
+    @classmethod
+    def checked(cls, clip_norm: Any, clip_value: Any, nonfinite: Any) -> StepOptions:
+        """In their normal form, or TypeError or ValueError naming one."""
+        if not isinstance(nonfinite, str) or nonfinite not in NONFINITE:
+            raise ValueError(f'nonfinite must be "propagate", "raise" or "skip", got {nonfinite!r}')
+        norm, value = limit("clip_norm", clip_norm), limit("clip_value", clip_value)
+
+        def at(step: int) -> tuple[float, float]:
+            now = [
+                None if given is None else evaluate(limit, name, given, step)
+                for name, given in (("clip_norm", norm), ("clip_value", value))
+            ]
+            return tuple(math.inf if given is None else given for given in now)  # type: ignore[return-value]
+
+        return cls(norm, value, nonfinite, at if callable(norm) or callable(value) else at(0))
+
+    @property
+    def finite_only(self) -> bool:
+        return self.nonfinite != "propagate"
+
+    def named(self) -> dict[str, Any]:
+        return {key: getattr(self, key) for key in STEP_OPTIONS}
 
 
 class Optimizer(GroupedParameters):
     """What all optimizers share. Not for use by itself: see the subclasses in `optimizers`.
 
+    A subclass with `rule="…"` is an optimizer of its own, whose `__init__` declares its hyperparameters
+    and has no body (see CONTRIBUTING.md); any other subclass is an ordinary one.
+
     Attributes:
         track_norms: sum the squares of gradients, updates and parameters in each step, for `norms`.
     """
 
-    def __init__(
-        self, params: Any, defaults: Values, *, clip_norm: Any, clip_value: Any, nonfinite: str
+    track_norms: bool = False
+    torch: ClassVar[str | None] = None  # the class of torch.optim with the same formula and names
+    momentum: ClassVar[str | None] = None  # the hyperparameter that is one
+    adaptive: ClassVar[bool] = False  # whether a step's length depends little on the gradient's
+
+    def __init_subclass__(
+        cls, *, rule: str | None = None, unpacked: Iterable[str] = (), **traits: Any
     ) -> None:
-        self.track_norms = False
-        self._set_options(clip_norm, clip_value, nonfinite)
-        super().__init__(params, defaults)
+        """Args:
+        rule: of the engine.
+        unpacked: hyperparameters that the rule does not have: only Python reads them.
+        traits: torch, momentum, adaptive: see the attributes.
+        """
+        super().__init_subclass__()
+        for name, value in traits.items():
+            if not hasattr(Optimizer, name):
+                raise TypeError(f"{cls.__name__}: an optimizer has no trait {name!r}")
+            setattr(cls, name, value)
+        if rule is None:
+            return
+        declared = vars(cls)["__init__"]
+        cls.declaration = Declaration(cls.__name__, declared, rule, unpacked)
+
+        @functools.wraps(declared)
+        def constructor(self: Optimizer, *args: Any, **kwargs: Any) -> None:
+            self._construct(*cls.declaration.bind(args, kwargs))
+
+        constructor.__signature__ = cls.declaration.signature  # type: ignore[attr-defined]
+        cls.__init__ = constructor  # type: ignore[method-assign]
+        _registry.enter(cls)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        raise TypeError(
+            "Optimizer is what all optimizers share; use one of them, such as fastgd.AdamW"
+        )
+
+    def _construct(self, params: Any, defaults: dict[str, Any], options: dict[str, Any]) -> None:
+        self._gate = _engine.Gate()
+        self._bound = Bound(None, (), (), StepOptions.checked(**options))  # type: ignore[arg-type]
+        self._defaults = self.declaration.checked(defaults)
+        self._extend(params if is_groups(params) else [{"params": params}])
 
     # --- the step ---
 
@@ -55,39 +127,21 @@ class Optimizer(GroupedParameters):
             TypeError: a gradient is not an array of a floating-point dtype.
             ValueError: structure, shape or layout differ from the parameters', a gradient overlaps
                 a parameter, or a schedule returned a value out of range.
-            FloatingPointError: with nonfinite="raise", a gradient has a NaN or an infinity.
+            FloatingPointError: with nonfinite="raise", a gradient has a NaN or an infinity, or, where
+                the optimizer keeps squares, one that its parameter's dtype does not hold.
         """
         if type(grad_scale) is not float or not math.isfinite(grad_scale):
             grad_scale = number("grad_scale", grad_scale, -math.inf, bounds="()")
-        outcome = _engine.retired
-        while outcome == _engine.retired:  # unless another thread adds a group, once
-            plan = self._plan
-            outcome = plan.step(
-                grads,
-                self._groups,
-                self.coefficients,
-                grad_scale,
-                self._limits or self._limits_at,
-                self._finite_only,
-                self.track_norms,
-            )
-        if outcome == _engine.taken:
+        culprit = _engine.step(self, grads, grad_scale)
+        if culprit is None:
             return True
-        if self._nonfinite == "raise":
+        if self.nonfinite == "raise":
             raise FloatingPointError(
-                f"gradient {plan.names[outcome]!r} has a NaN or an infinity at step "
-                f"{plan.step_count}; no parameter was changed. Look for a learning rate that is too "
+                f"gradient {culprit!r} has a NaN or an infinity, or a number whose square is one, at "
+                f"step {self.step_count}; no parameter was changed. Look for a learning rate that is too "
                 'large, a division by zero or an overflow in the loss, or pass nonfinite="skip"'
             )
         return False
-
-    def _limits_at(self, step: int) -> tuple[float, float]:
-        """clip_norm and clip_value as the engine takes them: inf for none."""
-        norm, value = (
-            None if given is None else evaluate(limit, name, given, step)
-            for name, given in (("clip_norm", self._clip_norm), ("clip_value", self._clip_value))
-        )
-        return math.inf if norm is None else norm, math.inf if value is None else value
 
     # --- options of the optimizer as a whole ---
 
@@ -96,60 +150,70 @@ class Optimizer(GroupedParameters):
         """Largest global norm of the gradients, over all groups: they are multiplied by
         min(1, clip_norm / norm). A positive number, a schedule, or None for no clipping.
         """
-        return self._clip_norm
+        return self._bound.options.clip_norm
 
     @clip_norm.setter
     def clip_norm(self, value: Any) -> None:
-        self._set_options(value, self._clip_value, self._nonfinite)
+        self._set_options(clip_norm=value)
 
     @property
     def clip_value(self) -> Any:
         """Largest magnitude of an element of a gradient, applied after clip_norm; None for none."""
-        return self._clip_value
+        return self._bound.options.clip_value
 
     @clip_value.setter
     def clip_value(self, value: Any) -> None:
-        self._set_options(self._clip_norm, value, self._nonfinite)
+        self._set_options(clip_value=value)
 
     @property
     def nonfinite(self) -> str:
         """What a step does about a NaN or infinity in a gradient: "propagate", "raise" or "skip"."""
-        return self._nonfinite
+        return self._bound.options.nonfinite
 
     @nonfinite.setter
     def nonfinite(self, value: str) -> None:
-        self._set_options(self._clip_norm, self._clip_value, value)
-
-    def _set_options(self, clip_norm: Any, clip_value: Any, nonfinite: Any) -> None:
-        """Check all three, then set them and what a step derives from them."""
-        options = self.check_options(clip_norm, clip_value, nonfinite)
-        self._clip_norm, self._clip_value, self._nonfinite = options
-        self._finite_only = nonfinite != "propagate"
-        scheduled = callable(self._clip_norm) or callable(self._clip_value)
-        self._limits = None if scheduled else self._limits_at(0)
-
-    @staticmethod
-    def check_options(clip_norm: Any, clip_value: Any, nonfinite: Any) -> tuple[Any, Any, str]:
-        """The three in their normal form, or TypeError or ValueError naming one."""
-        if not isinstance(nonfinite, str) or nonfinite not in NONFINITE:
-            raise ValueError(f'nonfinite must be "propagate", "raise" or "skip", got {nonfinite!r}')
-        return limit("clip_norm", clip_norm), limit("clip_value", clip_value), nonfinite
+        self._set_options(nonfinite=value)
 
     @property
     def options(self) -> dict[str, Any]:
         """clip_norm, clip_value and nonfinite by name."""
-        return {
-            "clip_norm": self._clip_norm,
-            "clip_value": self._clip_value,
-            "nonfinite": self._nonfinite,
-        }
+        return self._bound.options.named()
+
+    def _set_options(self, **changes: Any) -> None:
+        def change() -> None:
+            options = StepOptions.checked(**{**self.options, **changes})
+            self._bound = self._bound._replace(options=options)
+
+        self._gate.call(change)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Refuse what looks like an option or a hyperparameter and is none: it would do nothing."""
+        if not name.startswith("_") and not hasattr(type(self), name):
+            if name in self.declaration.checks:
+                raise AttributeError(
+                    f"{name} belongs to the parameter groups: assign it to each of param_groups, as in "
+                    f"optimizer.param_groups[0][{name!r}] = {value!r}"
+                )
+            public = [key for key in dir(type(self)) if not key.startswith("_")]
+            hint = suggestion(name, [*public, *self.declaration.checks], OTHER_NAMES)
+            if hint or vars(type(self)).get("declaration"):
+                raise AttributeError(f"{type(self).__name__} has no attribute {name!r}{hint}")
+        super().__setattr__(name, value)
+
+    if not TYPE_CHECKING:  # or every name would be an attribute to a type checker
+
+        def __getattr__(self, name: str) -> NoReturn:
+            hint = ""
+            if hasattr(type(self), "declaration") and name in self.declaration.checks:
+                hint = f"; a hyperparameter is in the parameter groups: param_groups[0][{name!r}]"
+            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}{hint}")
 
     # --- what can be looked at ---
 
     @property
     def step_count(self) -> int:
         """Steps taken; schedules are functions of it. Skipped and refused steps do not count."""
-        return self._plan.step_count
+        return self._bound.plan.step_count
 
     @property
     def grad_norm(self) -> float | None:
@@ -158,7 +222,11 @@ class Optimizer(GroupedParameters):
         None where it was not computed (it is with clip_norm and with nonfinite="raise" or "skip"), and
         after rebind() or another change of the arrays. Steps skipped or refused leave it as it is.
         """
-        return self._plan.grad_norm
+        return self._bound.plan.grad_norm
+
+    def _norm(self, grads: Any) -> float:
+        """The global norm of gradients of the parameters' structure; raises as `step`."""
+        return self._gate.call(lambda: self._bound.plan.norm(grads))
 
     def norms(self) -> dict[str, Array]:
         """Norms of every parameter's gradient, update and value in the last step taken.
@@ -176,7 +244,7 @@ class Optimizer(GroupedParameters):
             RuntimeError: the last step was taken without track_norms, or none was since the optimizer
                 was made, rebound or given other arrays.
         """
-        squares = self._plan.sums()
+        squares = self._bound.plan.sums()
         if squares is None:
             raise RuntimeError("norms() needs a step taken with track_norms = True")
         return {
@@ -187,19 +255,29 @@ class Optimizer(GroupedParameters):
         }
 
     def __repr__(self) -> str:
-        groups = ", ".join(
-            f"{{{len(members.names)} arrays, "
-            + ", ".join(f"{key}={value!r}" for key, value in group.items() if key != "params")
-            + "}"
-            for group, members in zip(self._groups, self._members, strict=True)
-        )
-        return f"{type(self).__name__}(step_count={self.step_count}, groups=[{groups}])"
+        groups = []
+        for settings, members in zip(self._bound.groups, self._bound.members, strict=True):
+            values = ", ".join(f"{key}={value!r}" for key, value in settings.values.items())
+            kind = "" if settings.kind is type(self) else f"{settings.kind.__name__}, "
+            count = f"{len(members.params)} array{'s' if len(members.params) != 1 else ''}"
+            groups.append(f"{{{kind}{count}, {values}}}")
+        options = ", ".join(f"{key}={value!r}" for key, value in self.options.items())
+        inner = f"step_count={self.step_count}, groups=[{', '.join(groups)}], {options}"
+        return f"{type(self).__name__}({inner})"
 
-    def __reduce__(self) -> NoReturn:
-        raise TypeError(
-            f"an {type(self).__name__} updates arrays in place and cannot be pickled or copied; "
-            "make a new one over the new arrays and load_state_dict() into it"
-        )
+    def __reduce__(self) -> Any:
+        """With its arrays, whose copies belong to the copy: `copy.deepcopy((params, optimizer))`."""
+        return _revive, (type(self), *self._gate.read(self._copied))
+
+    def _copied(self) -> tuple[Any, ...]:
+        bound, own = self._bound, dict(vars(self))
+        for name in ("_gate", "_bound", "_defaults"):
+            del own[name]
+        groups = [
+            {"params": part.tree, "optimizer": settings.kind, **settings.values}
+            for part, settings in zip(bound.members, bound.groups, strict=True)
+        ]
+        return groups, self._defaults, _state_dict.dump(self, copied=True), own
 
     # --- state_dict ---
 
@@ -208,13 +286,13 @@ class Optimizer(GroupedParameters):
 
         Returns:
             {"optimizer": class name, "step_count": int,
-            "state": {parameter name: {"step": int, slot name: array, …}},
-            "param_groups": [{"params": [parameter names], hyperparameters …}],
+            "state": {parameter name: {"step": int, numbers and arrays by name …}},
+            "param_groups": [{"params": [parameter names], "optimizer": the class's name where it is
+            another, hyperparameters …}],
             "options": {"clip_norm": …, "clip_value": …, "nonfinite": …}}. Schedules are in it as
             the functions that they are.
         """
-        with self._gate:
-            return _state_dict.dump(self, copied=True)
+        return self._gate.read(lambda: _state_dict.dump(self, copied=True))
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> list[str]:
         """Continue from what `state_dict` returned, for parameters of the same names.
@@ -233,5 +311,19 @@ class Optimizer(GroupedParameters):
             TypeError, ValueError: something is missing, or an array differs in shape or dtype from
                 the state that it replaces. Nothing has changed then.
         """
-        with self._gate:
-            return _state_dict.load(self, state_dict, strict)
+        return self._gate.call(_state_dict.load, self, state_dict, strict)
+
+
+def _revive(
+    kind: type[Optimizer],
+    groups: list[dict[str, Any]],
+    defaults: dict[str, Any],
+    saved: dict[str, Any],
+    own: dict[str, Any],
+) -> Optimizer:
+    """What __reduce__ has taken apart."""
+    optimizer = kind.__new__(kind)
+    optimizer._construct(groups, defaults, saved["options"])
+    optimizer.load_state_dict(saved)
+    vars(optimizer).update(own)
+    return optimizer

@@ -1,99 +1,140 @@
 """Parameter groups: the arrays of an optimizer, their hyperparameters and their state.
 
-Every change builds a new plan over all groups first and swaps it in last, so that one that is refused
-leaves nothing behind.
+Everything that a step uses is one record, `Bound`. A change builds another and assigns it last: one
+that is refused leaves nothing behind, and whatever interrupts it finds the old record or the new one.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from copy import copy
-from typing import Any, ClassVar, cast
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeAlias
 
 import numpy as np
 
 from fastgd import _engine
 from fastgd._arrays.layout import Layout
 from fastgd._arrays.memory import allocate
-from fastgd._arrays.tree import Array, Spec, check_disjoint, check_parameter, flatten, is_groups
-from fastgd.optimizers._fields import Check, ParamGroup, Values
+from fastgd._arrays.tree import (
+    SOLE_NAME,
+    Array,
+    Spec,
+    check_disjoint,
+    check_parameter,
+    flatten,
+    is_groups,
+)
+from fastgd.optimizers import _registry
+from fastgd.optimizers._declaration import Declaration
+from fastgd.optimizers._fields import Values
+from fastgd.optimizers._settings import ParamGroup, Settings
 
-Slots = tuple[Array | None, ...]  # one-dimensional, in the memory order of the parameter
+if TYPE_CHECKING:
+    from fastgd.optimizers._base import Optimizer, StepOptions
+
+Slots: TypeAlias = tuple[Array | None, ...]  # one-dimensional, in the memory order of the parameter
 
 
-class Members:
-    """The arrays of one group: names, state and gradient structure. Never changed in place."""
+class Members(NamedTuple):
+    """The arrays of one group, and their state."""
 
-    def __init__(self, named: Sequence[tuple[str, Array]], spec: Spec, slots: list[Slots]) -> None:
-        self.names = [name for name, _ in named]
-        self.params = [array for _, array in named]
-        self.layouts = [Layout.of(array) for array in self.params]
-        self.spec = spec
-        self.slots = slots
+    tree: Any
+    spec: Spec
+    paths: tuple[str, ...]  # of the arrays within the tree
+    params: tuple[Array, ...]
+    layouts: tuple[Layout, ...]
+    slots: tuple[Slots, ...]  # for each array, in the order in which the rule names them
 
-    def with_slots(self, slots: list[Slots]) -> Members:
-        """The same arrays with other state."""
-        other = copy(self)
-        other.slots = slots
-        return other
+    @classmethod
+    def of(cls, tree: Any, prefix: str, slots: Sequence[Slots] = ()) -> Members:
+        """`prefix` is what the names in messages begin with."""
+        named, spec = flatten(tree)
+        paths = ("",) if spec is None else tuple(path for path, _ in named)
+        params = tuple(array for _, array in named)
+        for path, array in zip(paths, params, strict=True):
+            check_parameter(full_name(prefix, path), array)
+        return cls(tree, spec, paths, params, tuple(map(Layout.of, params)), tuple(slots))
 
-    def check_unchanged(self) -> None:
-        """Refuse an array that no longer fits its state, whose end a step would write beyond.
 
-        Raises: ValueError naming it.
-        """
-        for name, array, layout in zip(self.names, self.params, self.layouts, strict=True):
-            plain = np.asarray(array)
-            if plain.size != math.prod(layout.shape) or plain.dtype != layout.dtype:
-                raise ValueError(
-                    f"parameter {name!r} was resized since the optimizer was made: it has shape "
-                    f"{plain.shape} and dtype {plain.dtype}, expected {layout.shape} and "
-                    f"{layout.dtype}; call rebind() with arrays of the original shapes"
-                )
+class Bound(NamedTuple):
+    """An optimizer as steps use it."""
+
+    plan: _engine.Plan
+    groups: tuple[Settings, ...]
+    members: tuple[Members, ...]
+    options: StepOptions
+
+    def shaped_state(self, copied: bool) -> dict[str, dict[str, Any]]:
+        """By parameter name: "step", the numbers that the rule keeps, and its arrays or copies."""
+        result: dict[str, dict[str, Any]] = {}
+        steps, numbers = iter(self.plan.steps.tolist()), iter(self.plan.numbers.tolist())
+        names = iter(self.plan.names)
+        for settings, members in zip(self.groups, self.members, strict=True):
+            declaration = settings.kind.declaration
+            for layout, slots in zip(members.layouts, members.slots, strict=True):
+                kept = dict(zip(declaration.numbers, next(numbers), strict=False))
+                entry = {"step": next(steps), **kept}
+                for slot, flat in zip(declaration.state, slots, strict=True):
+                    if flat is not None:
+                        entry[slot] = layout.shaped(flat.copy() if copied else flat)
+                result[next(names)] = entry
+        return result
+
+
+def full_name(prefix: str, path: str) -> str:
+    return "/".join(filter(None, (prefix, path))) or SOLE_NAME
+
+
+def prefixes(count: int) -> list[str]:
+    """What the names of so many groups begin with: their numbers, unless there is one group only."""
+    return [f"{i}" for i in range(count)] if count > 1 else [""] * count
+
+
+def full_names(members: Sequence[Members]) -> list[str]:
+    """The names of all arrays."""
+    names = [
+        full_name(prefix, path)
+        for prefix, part in zip(prefixes(len(members)), members, strict=True)
+        for path in part.paths
+    ]
+    if len(set(names)) != len(names):
+        twice = [name for name, count in Counter(names).items() if count > 1]
+        raise ValueError(f"two parameters have the same name: {twice}; rename the keys")
+    return names
 
 
 class GroupedParameters:
-    """What an optimizer holds, and what a kind of optimizer says about it.
+    """What an optimizer holds, and what its class says about it beside the signature."""
 
-    A subclass states its hyperparameters with their checks, its rule in the engine, the rule's state
-    slots in order, which of them a group uses, and the coefficients of one step.
-    """
+    declaration: ClassVar[Declaration]
+    _gate: _engine.Gate
+    _bound: Bound
+    _defaults: Values
 
-    rule: ClassVar[str]
-    slots: ClassVar[tuple[str, ...]]
-    checks: ClassVar[Mapping[str, Check]]
-
-    def __init__(self, params: Any, defaults: Values) -> None:
-        self._gate = _engine.Gate()
-        self._plan: _engine.Plan = cast(Any, None)  # until _extend
-        self._groups: list[ParamGroup] = []
-        self._members: list[Members] = []
-        self._defaults = self._checked(defaults)
-        if is_groups(params):
-            self._extend([(f"{i}", group) for i, group in enumerate(params)])
-        else:
-            self._extend([("", {"params": params})])
-
-    # --- what a subclass provides ---
-
-    @classmethod
-    def uses(cls, values: Values) -> tuple[bool, ...]:
-        """Which of the slots a group with these hyperparameters needs."""
-        return (True,) * len(cls.slots)
+    # --- what a class provides where its rule needs it ---
 
     @classmethod
     def check_together(cls, values: Values) -> None:
         """Refuse hyperparameters that are each valid but not together."""
 
     @classmethod
-    def initial(cls, values: Values) -> float:
-        """What the state is filled with at first."""
-        return 0.0
+    def check_array(cls, name: str, array: Array, values: Values) -> None:
+        """Refuse an array that the rule cannot update."""
 
-    def coefficients(self, values: Values, t: int) -> tuple[float, ...]:
-        """L2 weight decay and the rule's coefficients of an array's t-th step, in double precision."""
+    @classmethod
+    def unused(cls, values: Values) -> set[str]:
+        """The state that a group with these hyperparameters does not need."""
+        return set()
+
+    @classmethod
+    def first_values(cls, values: Values) -> Mapping[str, float | Callable[[Array], Array]]:
+        """What state and numbers begin with where it is not 0; a function's argument is the parameter."""
+        return {}
+
+    @classmethod
+    def direct(cls, direction: Array, values: Values) -> None:
+        """For a matrix rule: turn what its first sweep made into what its last one takes, in place."""
         raise NotImplementedError
 
     # --- what can be looked at ---
@@ -101,33 +142,21 @@ class GroupedParameters:
     @property
     def param_groups(self) -> tuple[ParamGroup, ...]:
         """The parameter groups; assigning `param_groups[i]["lr"]` takes effect at the next step."""
-        return tuple(self._groups)
+        return tuple(ParamGroup(self._self(), i) for i in range(len(self._bound.groups)))
 
     @property
     def params(self) -> dict[str, Array]:
         """The parameters by name."""
-        return dict(zip(self._plan.names, self._plan.params, strict=True))
+        plan = self._bound.plan
+        return dict(zip(plan.names, plan.params, strict=True))
 
     @property
     def state(self) -> dict[str, dict[str, Any]]:
-        """The state by parameter name: "step" and the live arrays of the slots in use."""
-        with self._gate:
-            return self._state()
+        """The state by parameter name: "step", numbers, and the live arrays in use."""
+        return self._gate.read(lambda: self._bound.shaped_state(copied=False))
 
-    def _state(self) -> dict[str, dict[str, Any]]:
-        result: dict[str, dict[str, Any]] = {}
-        steps = iter(self._plan.steps.tolist())
-        for members in self._members:
-            for name, layout, slots in zip(
-                members.names, members.layouts, members.slots, strict=True
-            ):
-                arrays = {
-                    slot: layout.shaped(flat)
-                    for slot, flat in zip(self.slots, slots, strict=True)
-                    if flat is not None
-                }
-                result[name] = {"step": next(steps), **arrays}
-        return result
+    def _self(self) -> Optimizer:
+        return self  # type: ignore[return-value]
 
     # --- changing them ---
 
@@ -136,20 +165,15 @@ class GroupedParameters:
 
         Args:
             group: a dict with "params" (a tree) and any hyperparameters that differ from the
-                constructor's. From now on `step` takes a list with one tree for each group.
-                Its arrays are named after the group's number, "1/W", or "group1/W" if that name
-                is taken, for example by a list of layers given to the constructor.
+                constructor's; "optimizer", a class, gives the group another rule, with that class's
+                own defaults. From now on `step` takes a list with one tree for each group, and the
+                names of all arrays begin with their group's number, as if all groups had been given
+                to the constructor: "0/W", "1/W".
 
         Raises:
             TypeError, ValueError: as in the constructor. Nothing has changed then.
         """
-        if not isinstance(group, Mapping) or "params" not in group:
-            raise TypeError('a parameter group must be a dict with the key "params"')
-        with self._gate:
-            number = f"{len(self._groups)}"
-            names = {name for name, _ in flatten(group["params"], number)[0]}
-            free = names.isdisjoint(self._plan.names)
-            self._extend([(number if free else f"group{number}", group)])
+        self._gate.call(self._extend, [group])
 
     def rebind(self, params: Any) -> None:
         """Continue with other arrays of the same structure, shapes and dtypes, keeping the state.
@@ -166,125 +190,178 @@ class GroupedParameters:
             TypeError, ValueError: an array differs from the one it replaces or cannot be updated
                 in place. The old arrays stay bound then.
         """
-        with self._gate:
-            trees = [params] if len(self._groups) == 1 and not is_groups(params) else params
-            if not isinstance(trees, (list, tuple)) or len(trees) != len(self._groups):
-                raise ValueError(
-                    f"rebind: expected a list of {len(self._groups)} trees, one for each group"
-                )
-            for tree in trees if is_groups(trees) else ():
-                if set(tree) != {"params"}:
-                    raise ValueError(
-                        f"rebind takes arrays only, got a group with {sorted(set(tree) - {'params'})}; "
-                        "assign hyperparameters in param_groups"
-                    )
-            fresh = []
-            for old, tree in zip(self._members, trees, strict=True):
-                leaves, spec = flatten(tree["params"] if is_groups(trees) else tree)
-                if spec != old.spec:
-                    raise ValueError(
-                        f"rebind: the structure differs from that of the parameters {old.names}"
-                    )
-                named = [(name, array) for name, (_, array) in zip(old.names, leaves, strict=True)]
-                for (name, array), before in zip(named, old.layouts, strict=True):
-                    check_parameter(name, array)
-                    if (array.shape, array.dtype) != (before.shape, before.dtype):
-                        raise ValueError(
-                            f"rebind: parameter {name!r} has shape {array.shape} and dtype {array.dtype}, "
-                            f"expected {before.shape} and {before.dtype}"
-                        )
-                    if array.flags.c_contiguous != before.c_contiguous:
-                        raise ValueError(
-                            f"rebind: parameter {name!r} is laid out in the other order (C or Fortran) "
-                            "than the array that it replaces; pass a copy with order='K' of that one"
-                        )
-                fresh.append(Members(named, spec, old.slots))
-            self._commit(self._groups, fresh, self._plan.steps.tolist(), self._plan.step_count)
+        self._gate.call(self._rebind, params)
 
-    def _extend(self, additions: list[tuple[str, Mapping[str, Any]]]) -> None:
-        """Validate and add groups, each with the prefix of its names; all of them or none."""
-        groups, members = list(self._groups), list(self._members)
-        steps, count = (self._plan.steps.tolist(), self._plan.step_count) if groups else ([], 0)
-        for prefix, group in additions:
-            overrides = {key: value for key, value in group.items() if key != "params"}
-            values = self._checked({**self._defaults, **overrides})
-            named, spec = flatten(group["params"], prefix)
-            for name, array in named:
-                check_parameter(name, array)
-            arrays = [array for _, array in named]
-            slots = self._allocate(arrays, values, [(None,) * len(self.slots)] * len(arrays))
-            members.append(Members(named, spec, slots))
-            groups.append(ParamGroup(arrays, values, self.checks, self._change))
-            steps += [0] * len(arrays)
+    def _rebind(self, params: Any) -> None:
+        bound = self._bound
+        fresh = []
+        trees = zip(prefixes(len(bound.members)), bound.members, self._trees(params), strict=True)
+        for prefix, old, tree in trees:
+            if flatten(tree)[1] != old.spec:
+                raise ValueError(
+                    f"rebind: the structure differs from that of the parameters {list(old.paths)}"
+                )
+            new = Members.of(tree, prefix, old.slots)
+            for path, layout, before in zip(old.paths, new.layouts, old.layouts, strict=True):
+                name = full_name(prefix, path)
+                if layout[:2] != before[:2]:
+                    raise ValueError(
+                        f"rebind: parameter {name!r} has shape {layout.shape} and dtype {layout.dtype}, "
+                        f"expected {before.shape} and {before.dtype}"
+                    )
+                if layout != before:
+                    raise ValueError(
+                        f"rebind: parameter {name!r} is laid out in the other order (C or Fortran) "
+                        "than the array that it replaces; pass a copy with order='K' of that one"
+                    )
+            fresh.append(new)
+        self._swap(members=fresh)
+
+    def _trees(self, params: Any) -> Sequence[Any]:
+        """One tree for each group, out of what rebind was given."""
+        count = len(self._bound.members)
+        trees = [params] if count == 1 and not is_groups(params) else params
+        if not isinstance(trees, (list, tuple)) or len(trees) != count:
+            raise ValueError(f"rebind: expected a list of {count} trees, one for each group")
+        if not is_groups(trees):
+            return trees
+        for tree in trees:
+            if set(tree) != {"params"}:
+                raise ValueError(
+                    f"rebind takes arrays only, got a group with {sorted(set(tree) - {'params'})}; "
+                    "assign hyperparameters in param_groups"
+                )
+        return [tree["params"] for tree in trees]
+
+    def _extend(self, additions: Sequence[Mapping[str, Any]]) -> None:
+        """Add groups; all of them or none."""
+        bound = self._bound
+        groups, members = list(bound.groups), list(bound.members)
+        numbers = [bound.plan.numbers] if groups else []
+        for prefix, group in zip(
+            prefixes(len(groups) + len(additions))[len(groups) :], additions, strict=True
+        ):
+            if not isinstance(group, Mapping) or "params" not in group:
+                raise TypeError('a parameter group must be a dict with the key "params"')
+            settings = self._settings(group)
+            part = Members.of(group["params"], prefix)
+            for path, array in zip(part.paths, part.params, strict=True):
+                settings.kind.check_array(full_name(prefix, path), array, settings.values)
+            members.append(part._replace(slots=allocated(settings, part)))
+            groups.append(settings)
+            numbers.append(first_numbers(settings, len(part.params)))
         if not any(part.params for part in members):
             raise ValueError("an optimizer needs at least one parameter array, got none")
-        self._commit(groups, members, steps, count)
+        steps = bound.plan.steps.tolist() if bound.groups else []
+        steps += [0] * (sum(len(part.params) for part in members) - len(steps))
+        self._swap(groups=groups, members=members, steps=steps, numbers=np.concatenate(numbers))
 
-    def _commit(
-        self, groups: list[ParamGroup], members: list[Members], steps: list[int], step_count: int
-    ) -> None:
-        """Build the plan of new groups and members, then swap all three in."""
-        named = [pair for part in members for pair in zip(part.names, part.params, strict=True)]
-        names = [name for name, _ in named]
-        if len(set(names)) != len(names):
-            twice = [name for name, count in Counter(names).items() if count > 1]
-            raise ValueError(f"two parameters have the same name: {twice}; rename the keys")
-        for part in members:
-            part.check_unchanged()
+    def _settings(self, group: Mapping[str, Any]) -> Settings:
+        """Of a group that is added: its own, over its class's defaults or this optimizer's."""
+        kind = group.get("optimizer", type(self))
+        if isinstance(kind, str):
+            kind = _registry.find(kind)
+        if not isinstance(kind, type) or not issubclass(kind, GroupedParameters):
+            raise TypeError(f"a group's optimizer must be an optimizer's class, got {kind!r}")
+        own = {key: value for key, value in group.items() if key not in ("params", "optimizer")}
+        inherited = self._defaults
+        if kind is not type(self):
+            inherited = {**kind.declaration.defaults, "maximize": self._defaults["maximize"]}
+        return Settings(kind, {**inherited, **own})  # type: ignore[arg-type]
+
+    def _assign(self, i: int, changes: Mapping[str, Any]) -> None:
+        """Hyperparameters of a group were assigned: check, and adapt the state it now needs."""
+
+        def change() -> None:  # two threads may assign two of them
+            bound = self._bound
+            settings = bound.groups[i].changed(changes)
+            groups = [*bound.groups[:i], settings, *bound.groups[i + 1 :]]
+            before = bound.groups[i]
+            if settings.kind.unused(settings.values) == before.kind.unused(before.values):
+                self._bound = bound._replace(groups=tuple(groups))
+                return
+            members = list(bound.members)
+            members[i] = members[i]._replace(slots=allocated(settings, members[i]))
+            self._swap(groups=groups, members=members)
+
+        self._gate.call(change)
+
+    def _swap(self, **changes: Any) -> None:
+        self._bound = self._bound_with(**changes)
+
+    def _bound_with(
+        self,
+        *,
+        groups: Sequence[Settings] | None = None,
+        members: Sequence[Members] | None = None,
+        options: StepOptions | None = None,
+        steps: list[int] | None = None,
+        numbers: Array | None = None,
+        step_count: int | None = None,
+    ) -> Bound:
+        """The record with a new plan and whatever of this is given; nothing has changed yet."""
+        bound = self._bound
+        groups, members = groups or bound.groups, members or bound.members
+        names = full_names(members)
+        params = [array for part in members for array in part.params]
+        named = list(zip(names, params, strict=True))
+        check_unchanged(names, params, [layout for part in members for layout in part.layouts])
         check_disjoint(named)
         plan = _engine.Plan(
-            [array for _, array in named],
+            params,
             names,
-            [i for i, part in enumerate(members) for _ in part.names],
             tuple(part.spec for part in members),
             self._gate,
-            self.rule,
+            [i for i, part in enumerate(members) for _ in part.params],
+            [dict(settings.kind.declaration.rule) for settings in groups],
             [slots for part in members for slots in part.slots],
-            steps,
-            step_count,
+            bound.plan.numbers if numbers is None else numbers,
+            bound.plan.steps.tolist() if steps is None else steps,
+            bound.plan.step_count if step_count is None and bound.groups else step_count or 0,
+            tuple(part.tree for part in members),
         )
-        for group, part in zip(groups, members, strict=True):
-            group._params = part.params
-        if self._groups:
-            self._plan.retired = True
-        self._groups, self._members, self._plan = groups, members, plan
+        return Bound(plan, tuple(groups), tuple(members), options or bound.options)
 
-    def _change(self, group: ParamGroup, changes: Values) -> None:
-        """Hyperparameters were assigned: check, and adapt the slots if the group now needs others."""
-        with self._gate:  # two threads may assign two of them
-            values = self._checked({**group.constants, **changes})
-            if self.uses(values) != self.uses(group.constants):
-                members = list(self._members)
-                i = next(i for i, other in enumerate(self._groups) if other is group)
-                old = members[i]
-                members[i] = old.with_slots(self._allocate(old.params, values, old.slots))
-                self._commit(
-                    self._groups, members, self._plan.steps.tolist(), self._plan.step_count
-                )
-            group.store(values)
 
-    def _allocate(self, params: list[Array], values: Values, present: list[Slots]) -> list[Slots]:
-        """The slots that `values` needs: those present are kept, the others are made."""
-        columns: list[Sequence[Array | None]] = []
-        for i, used in enumerate(self.uses(values)):
-            column = [slots[i] for slots in present]
-            if used and not all(flat is not None for flat in column):
-                fresh = allocate([np.asarray(param) for param in params], i)
-                if self.initial(values) != 0:
-                    for flat in fresh:
-                        flat[...] = self.initial(values)
-                columns.append(fresh)
-            else:
-                columns.append(column if used else [None] * len(params))
-        return [tuple(column[j] for column in columns) for j in range(len(params))]
+def check_unchanged(names: list[str], params: list[Array], layouts: list[Layout]) -> None:
+    """Refuse an array that no longer fits its state, whose end a step would write beyond.
 
-    def _checked(self, values: Mapping[str, Any]) -> Values:
-        """The hyperparameters in their normal form, or TypeError or ValueError naming one."""
-        for name in values:
-            if name not in self.checks:
-                raise ValueError(
-                    f"{type(self).__name__} has no hyperparameter {name!r}; it has {', '.join(self.checks)}"
-                )
-        checked = {name: self.checks[name](name, value) for name, value in values.items()}
-        self.check_together(checked)
-        return checked
+    Raises: ValueError naming it.
+    """
+    for name, array, layout in zip(names, params, layouts, strict=True):
+        plain = np.asarray(array)
+        if plain.size != math.prod(layout.shape) or plain.dtype != layout.dtype:
+            raise ValueError(
+                f"parameter {name!r} was resized since the optimizer was made: it has shape "
+                f"{plain.shape} and dtype {plain.dtype}, expected {layout.shape} and "
+                f"{layout.dtype}; call rebind() with arrays of the original shapes"
+            )
+
+
+def allocated(settings: Settings, members: Members) -> tuple[Slots, ...]:
+    """The state that a group with these settings needs: what is there is kept, the rest is made."""
+    kind, params = settings.kind, [np.asarray(param) for param in members.params]
+    unused, first = kind.unused(settings.values), kind.first_values(settings.values)
+    columns: list[Sequence[Array | None]] = []
+    for i, slot in enumerate(kind.declaration.state):
+        column = [slots[i] for slots in members.slots] or [None] * len(params)
+        if slot in unused:
+            columns.append([None] * len(params))
+        elif all(flat is not None for flat in column):
+            columns.append(column)
+        else:
+            fresh, value = allocate(params, i), first.get(slot, 0.0)
+            if value != 0.0:
+                for flat, layout, param in zip(fresh, members.layouts, params, strict=True):
+                    layout.shaped(flat)[...] = value(param) if callable(value) else value
+            columns.append(fresh)
+    return tuple(zip(*columns, strict=True)) if columns else ((),) * len(params)
+
+
+def first_numbers(settings: Settings, count: int) -> Array:
+    """(count, most numbers of a rule) float64: what the rule keeps for each array at first."""
+    first = settings.kind.first_values(settings.values)
+    numbers = np.zeros((count, _engine.most_numbers))
+    for i, name in enumerate(settings.kind.declaration.numbers):
+        numbers[:, i] = float(first.get(name, 0.0))  # type: ignore[arg-type]
+    return numbers

@@ -5,19 +5,20 @@ Loading checks everything it was given before it changes anything.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from fastgd._arguments import integer
+from fastgd import _engine
+from fastgd._arguments import as_float, integer
 from fastgd._arrays.layout import Layout
 from fastgd._arrays.tree import Array
-from fastgd.optimizers._fields import Values
+from fastgd.optimizers._groups import Bound, allocated
+from fastgd.optimizers._settings import Settings
 
 if TYPE_CHECKING:
-    from fastgd.optimizers._base import Optimizer
+    from fastgd.optimizers._base import Optimizer, StepOptions
 
 KEYS = ("optimizer", "step_count", "state", "param_groups", "options")
 MOST_STEPS = 2**62  # which none has taken, and the counters can hold
@@ -28,48 +29,80 @@ def dump(optimizer: Optimizer, *, copied: bool) -> dict[str, Any]:
 
     Does not wait for a step to end: whoever copies holds the optimizer's gate.
     """
-    state = optimizer._state()
-    if copied:
-        state = {
-            name: {key: _copied(value) for key, value in entry.items()}
-            for name, entry in state.items()
-        }
+    bound = optimizer._bound
+    names = iter(bound.plan.names)
+    groups = []
+    for settings, members in zip(bound.groups, bound.members, strict=True):
+        other = settings.kind is not type(optimizer)
+        groups.append(
+            {
+                "params": [next(names) for _ in members.params],
+                **({"optimizer": settings.kind.__name__} if other else {}),
+                **settings.values,
+            }
+        )
     return {
         "optimizer": type(optimizer).__name__,
         "step_count": optimizer.step_count,
-        "state": state,
-        "param_groups": [
-            {"params": list(members.names), **group.constants}
-            for group, members in zip(optimizer._groups, optimizer._members, strict=True)
-        ],
+        "state": bound.shaped_state(copied),
+        "param_groups": groups,
         "options": optimizer.options,
     }
 
 
+class Loaded(NamedTuple):
+    """What a load will do, checked: nothing of it can fail any more."""
+
+    optimizer: Optimizer
+    bound: Bound
+    copies: list[tuple[Array, Array]]  # (into, from)
+    differing: list[str]  # names that only one side knows
+
+    def copy(self) -> None:
+        for target, source in self.copies:
+            np.copyto(target, source)
+
+    def assign(self) -> None:
+        self.optimizer._bound = self.bound
+
+
 def load(optimizer: Optimizer, saved: Mapping[str, Any], strict: bool) -> list[str]:
     """Load `saved`; the names that only one side knows."""
-    differing = _check_head(optimizer, saved, strict)
-    groups = optimizer._groups
-    values = [
-        _group_values(optimizer, i, saved) if strict else g.constants for i, g in enumerate(groups)
-    ]
-    options = _options(optimizer, saved) if strict else optimizer.options
+    loaded = prepare(optimizer, saved, strict)
 
-    members, steps, copies = [], [], {}
-    old_steps = iter(optimizer._plan.steps.tolist())
-    for old, chosen in zip(optimizer._members, values, strict=True):
-        slots = optimizer._allocate(old.params, chosen, old.slots)
-        for name, layout, flats in zip(old.names, old.layouts, slots, strict=True):
-            step = next(old_steps)
+    def commit() -> None:
+        loaded.copy()
+        loaded.assign()
+
+    _engine.uninterrupted(commit)
+    return loaded.differing
+
+
+def prepare(optimizer: Optimizer, saved: Mapping[str, Any], strict: bool) -> Loaded:
+    """Check `saved`, and make everything that loading it needs; the optimizer stays as it is."""
+    differing = _check_head(optimizer, saved, strict)
+    old = optimizer._bound
+    groups, options = list(old.groups), old.options
+    if strict:
+        groups = [_settings(optimizer, i, saved) for i in range(len(groups))]
+        options = _options(optimizer, saved)
+    steps, numbers = old.plan.steps.tolist(), old.plan.numbers.copy()
+    members, copies, at = [], {}, 0
+    for settings, part in zip(groups, old.members, strict=True):
+        slots = allocated(settings, part)
+        members.append(part._replace(slots=slots))
+        for layout, flats in zip(part.layouts, slots, strict=True):
+            name = old.plan.names[at]
             if name in saved["state"]:
-                entry = saved["state"][name]
-                step = _count(f"the step of {name!r}", _item(entry, "step", name))
-                for slot, flat in zip(optimizer.slots, flats, strict=True):
+                entry, declaration = saved["state"][name], settings.kind.declaration
+                steps[at] = _count(f"the step of {name!r}", _item(entry, "step", name))
+                for i, key in enumerate(declaration.numbers):
+                    numbers[at, i] = _number(entry, key, name)
+                for slot, flat in zip(declaration.state, flats, strict=True):
                     if flat is not None:
                         source = _array(entry, slot, name, layout)
                         copies[_address(flat)] = (layout.shaped(flat), source)
-            steps.append(step)
-        members.append(old.with_slots(slots))
+            at += 1
 
     # What was given may be the live arrays of this optimizer: in their own place they stay, in
     # another's they are needed when that has been overwritten.
@@ -78,34 +111,15 @@ def load(optimizer: Optimizer, saved: Mapping[str, Any], strict: bool) -> list[s
         for address, (target, source) in copies.items()
         if _address(source) != address
     ]
-    see_through(
-        [
-            partial(optimizer._commit, groups, members, steps, saved["step_count"]),
-            *(partial(np.copyto, target, source) for target, source in moves),
-            *(partial(group.store, chosen) for group, chosen in zip(groups, values, strict=True)),
-            partial(optimizer._set_options, **options),
-        ]
+    bound = optimizer._bound_with(
+        groups=groups,
+        members=members,
+        options=options,
+        steps=steps,
+        numbers=numbers,
+        step_count=saved["step_count"],
     )
-    return differing
-
-
-def see_through(steps: Sequence[Callable[[], object]]) -> None:
-    """Take all steps; an interrupt such as Ctrl-C repeats the one that it hits, and is raised last.
-
-    Where half of the steps would leave a mixture, and what was there before is overwritten.
-    """
-    interrupt, done = None, 0
-    while done < len(steps):
-        try:
-            while done < len(steps):
-                steps[done]()
-                done += 1
-        except Exception:
-            raise
-        except BaseException as error:
-            interrupt = error
-    if interrupt is not None:
-        raise interrupt
+    return Loaded(optimizer, bound, moves, differing)
 
 
 def _address(array: Array) -> int:
@@ -127,42 +141,49 @@ def _check_head(optimizer: Optimizer, saved: Mapping[str, Any], strict: bool) ->
     _count("step_count", saved["step_count"])
     if not isinstance(saved["state"], Mapping):
         raise TypeError("load_state_dict: 'state' must be a dict with an entry for each parameter")
-    differing = sorted(set(optimizer._plan.names) ^ set(saved["state"]), key=str)
+    differing = sorted(set(optimizer._bound.plan.names) ^ set(saved["state"]), key=str)
     if strict and differing:
         raise ValueError(f"load_state_dict: only one side has these parameters: {differing}")
     return differing
 
 
-def _group_values(optimizer: Optimizer, i: int, saved: Mapping[str, Any]) -> Values:
+def _settings(optimizer: Optimizer, i: int, saved: Mapping[str, Any]) -> Settings:
     """The hyperparameters of group i, checked."""
-    groups, names = saved["param_groups"], optimizer._members[i].names
-    if not isinstance(groups, (list, tuple)) or len(groups) != len(optimizer._groups):
+    groups, bound = saved["param_groups"], optimizer._bound
+    before = sum(len(part.params) for part in bound.members[:i])
+    names = bound.plan.names[before : before + len(bound.members[i].params)]
+    kind = bound.groups[i].kind
+    if not isinstance(groups, (list, tuple)) or len(groups) != len(bound.groups):
         raise ValueError(
-            f"load_state_dict: 'param_groups' must be a list of {len(optimizer._groups)} groups"
+            f"load_state_dict: 'param_groups' must be a list of {len(bound.groups)} groups"
         )
     if not isinstance(groups[i], Mapping) or not _are_names(groups[i].get("params"), names):
         raise ValueError(f"load_state_dict: group {i} must have the parameters {names}")
+    if groups[i].get("optimizer", saved["optimizer"]) != kind.__name__:
+        raise ValueError(
+            f"load_state_dict: group {i} is of {groups[i].get('optimizer', saved['optimizer'])!r}, "
+            f"this one of {kind.__name__!r}"
+        )
     values = {
         key: tuple(value) if isinstance(value, list) else value
         for key, value in groups[i].items()
-        if key != "params"
+        if key not in ("params", "optimizer")
     }
-    if set(values) != set(optimizer.checks):
+    if set(values) != set(kind.declaration.checks):
         raise ValueError(
-            f"load_state_dict: group {i} must have the hyperparameters {sorted(optimizer.checks)}, "
-            f"got {sorted(values, key=str)}"
+            f"load_state_dict: group {i} must have the hyperparameters "
+            f"{sorted(kind.declaration.checks)}, got {sorted(values, key=str)}"
         )
-    return optimizer._checked(values)
+    return Settings(kind, values)
 
 
-def _options(optimizer: Optimizer, saved: Mapping[str, Any]) -> dict[str, Any]:
+def _options(optimizer: Optimizer, saved: Mapping[str, Any]) -> StepOptions:
     options = saved["options"]
     if not isinstance(options, Mapping) or set(options) != set(optimizer.options):
         raise ValueError(
             f"load_state_dict: 'options' must be a dict of {sorted(optimizer.options)}"
         )
-    optimizer.check_options(**options)
-    return dict(options)
+    return type(optimizer._bound.options).checked(**options)
 
 
 def _item(entry: Any, key: str, name: str) -> Any:
@@ -173,6 +194,11 @@ def _item(entry: Any, key: str, name: str) -> Any:
 
 def _are_names(params: Any, names: list[str]) -> bool:
     return isinstance(params, (list, tuple)) and list(params) == names
+
+
+def _number(entry: Any, key: str, name: str) -> float:
+    value = _item(entry, key, name)
+    return as_float(f"load_state_dict: {key!r} of parameter {name!r} must be a number", value)
 
 
 def _array(entry: Any, slot: str, name: str, layout: Layout) -> Array:
@@ -192,7 +218,3 @@ def _count(name: str, value: Any) -> int:
     if count > MOST_STEPS:
         raise ValueError(f"load_state_dict: {name} must be at most {MOST_STEPS}, got {value!r}")
     return count
-
-
-def _copied(value: Any) -> Any:
-    return value.copy(order="K") if isinstance(value, np.ndarray) else value

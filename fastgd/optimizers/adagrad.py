@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
-from fastgd._arguments import flag
 from fastgd.optimizers._base import Optimizer
-from fastgd.optimizers._fields import (
-    Check,
-    Values,
-    epsilons,
-    nonnegative,
-)
+from fastgd.optimizers._fields import Flag, NonNegative, Options, Values
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
-class Adagrad(Optimizer):
+class Adagrad(
+    Optimizer,
+    rule="adagrad",
+    unpacked=("initial_accumulator_value",),
+    torch="Adagrad",
+    adaptive=True,
+):
     """Per-parameter learning rates from the sum of all squared gradients.
 
         g ← ∇L(theta) + weight_decay * theta
@@ -54,45 +57,18 @@ class Adagrad(Optimizer):
         optimization, section 1.1 with the diagonal matrix.
     """
 
-    rule = "adagrad"
-    slots = ("sum",)
-    checks: ClassVar[dict[str, Check]] = {
-        "lr": nonnegative,
-        "lr_decay": nonnegative,
-        "weight_decay": nonnegative,
-        "initial_accumulator_value": nonnegative,
-        "eps": nonnegative,
-        "eps_inside": flag,
-        "maximize": flag,
-    }
-
     def __init__(
         self,
         params: Any,
-        lr: Any = 1e-2,
-        lr_decay: Any = 0,
-        weight_decay: Any = 0,
-        initial_accumulator_value: float = 0,
-        eps: Any = 1e-10,
+        lr: NonNegative = 1e-2,
+        lr_decay: NonNegative = 0,
+        weight_decay: NonNegative = 0,
+        initial_accumulator_value: NonNegative = 0,
+        eps: NonNegative = 1e-10,
         *,
-        eps_inside: bool = False,
-        maximize: bool = False,
-        clip_norm: Any = None,
-        clip_value: Any = None,
-        nonfinite: str = "propagate",
-    ) -> None:
-        defaults = {
-            "lr": lr,
-            "lr_decay": lr_decay,
-            "weight_decay": weight_decay,
-            "initial_accumulator_value": initial_accumulator_value,
-            "eps": eps,
-            "eps_inside": eps_inside,
-            "maximize": maximize,
-        }
-        super().__init__(
-            params, defaults, clip_norm=clip_norm, clip_value=clip_value, nonfinite=nonfinite
-        )
+        eps_inside: Flag = False,
+        **options: Unpack[Options],
+    ) -> None: ...
 
     @classmethod
     def check_together(cls, values: Values) -> None:
@@ -100,9 +76,5 @@ class Adagrad(Optimizer):
             raise TypeError("initial_accumulator_value must be a number: it is read only once")
 
     @classmethod
-    def initial(cls, values: Values) -> float:
-        return float(values["initial_accumulator_value"])
-
-    def coefficients(self, values: Values, t: int) -> tuple[float, ...]:
-        lr = values["lr"] / (1.0 + (t - 1) * values["lr_decay"])
-        return (values["weight_decay"], lr, *epsilons(values))
+    def first_values(cls, values: Values) -> dict[str, float]:
+        return {"sum": values["initial_accumulator_value"]}

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from math import sqrt
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
-from fastgd._arguments import flag
 from fastgd.optimizers._base import Optimizer
-from fastgd.optimizers._fields import (
-    Check,
-    Values,
-    fractions,
-    nonnegative,
-)
+from fastgd.optimizers._fields import Flag, Fractions, NonNegative, Options, Values
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
-class Adam(Optimizer):
+class Adam(Optimizer, rule="adam", torch="Adam", adaptive=True):
     """Adaptive moment estimation, weight decay as an L2 penalty.
 
         g ← ∇L(theta) + weight_decay * theta
@@ -61,68 +57,25 @@ class Adam(Optimizer):
         the correction of the bias).
     """
 
-    rule = "adam"
-    decoupled = False  # whether weight_decay acts on the parameter and not on the gradient
-    slots = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
-    checks: ClassVar[dict[str, Check]] = {
-        "lr": nonnegative,
-        "betas": fractions,
-        "eps": nonnegative,
-        "weight_decay": nonnegative,
-        "amsgrad": flag,
-        "eps_hat": flag,
-        "maximize": flag,
-    }
-
     def __init__(
         self,
         params: Any,
-        lr: Any = 1e-3,
-        betas: tuple[Any, Any] = (0.9, 0.999),
-        eps: Any = 1e-8,
-        weight_decay: Any = 0,
-        amsgrad: bool = False,
+        lr: NonNegative = 1e-3,
+        betas: Fractions = (0.9, 0.999),
+        eps: NonNegative = 1e-8,
+        weight_decay: NonNegative = 0,
+        amsgrad: Flag = False,
         *,
-        eps_hat: bool = False,
-        maximize: bool = False,
-        clip_norm: Any = None,
-        clip_value: Any = None,
-        nonfinite: str = "propagate",
-    ) -> None:
-        defaults = {
-            "lr": lr,
-            "betas": betas,
-            "eps": eps,
-            "weight_decay": weight_decay,
-            "amsgrad": amsgrad,
-            "eps_hat": eps_hat,
-            "maximize": maximize,
-        }
-        super().__init__(
-            params, defaults, clip_norm=clip_norm, clip_value=clip_value, nonfinite=nonfinite
-        )
+        eps_hat: Flag = False,
+        **options: Unpack[Options],
+    ) -> None: ...
 
     @classmethod
-    def uses(cls, values: Values) -> tuple[bool, ...]:
-        return (True, True, values["amsgrad"])
-
-    def coefficients(self, values: Values, t: int) -> tuple[float, ...]:
-        lr, eps, l2, (beta1, beta2) = (
-            values["lr"],
-            values["eps"],
-            values["weight_decay"],
-            values["betas"],
-        )
-        root, keep = sqrt(1.0 - beta2**t), 1.0
-        if values["eps_hat"]:
-            eps /= root
-        if self.decoupled:
-            l2, keep = 0.0, 1.0 - lr * l2
-        step_size = lr / (1.0 - beta1**t)
-        return (l2, step_size, keep, beta1, 1.0 - beta1, beta2, 1.0 - beta2, 1.0 / root, eps)
+    def unused(cls, values: Values) -> set[str]:
+        return set() if values["amsgrad"] else {"max_exp_avg_sq"}
 
 
-class AdamW(Adam):
+class AdamW(Adam, rule="adamw", torch="AdamW"):
     """Adam with decoupled weight decay.
 
         theta ← theta - lr * weight_decay * theta,  then Adam's step without an L2 penalty
@@ -154,33 +107,15 @@ class AdamW(Adam):
         Loshchilov & Hutter 2019, Decoupled weight decay regularization, algorithm 2.
     """
 
-    decoupled = True
-
     def __init__(
         self,
         params: Any,
-        lr: Any = 1e-3,
-        betas: tuple[Any, Any] = (0.9, 0.999),
-        eps: Any = 1e-8,
-        weight_decay: Any = 1e-2,
-        amsgrad: bool = False,
+        lr: NonNegative = 1e-3,
+        betas: Fractions = (0.9, 0.999),
+        eps: NonNegative = 1e-8,
+        weight_decay: NonNegative = 1e-2,
+        amsgrad: Flag = False,
         *,
-        eps_hat: bool = False,
-        maximize: bool = False,
-        clip_norm: Any = None,
-        clip_value: Any = None,
-        nonfinite: str = "propagate",
-    ) -> None:
-        super().__init__(
-            params,
-            lr,
-            betas,
-            eps,
-            weight_decay,
-            amsgrad,
-            eps_hat=eps_hat,
-            maximize=maximize,
-            clip_norm=clip_norm,
-            clip_value=clip_value,
-            nonfinite=nonfinite,
-        )
+        eps_hat: Flag = False,
+        **options: Unpack[Options],
+    ) -> None: ...

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
-from fastgd._arguments import flag
 from fastgd.optimizers._base import Optimizer
-from fastgd.optimizers._fields import (
-    Check,
-    Values,
-    epsilons,
-    fraction,
-    nonnegative,
-)
+from fastgd.optimizers._fields import Flag, Fraction, NonNegative, Options, Values
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
-class RMSprop(Optimizer):
+class RMSprop(Optimizer, rule="rmsprop", torch="RMSprop", momentum="momentum", adaptive=True):
     """Gradients divided by a running root mean square.
 
         g ← ∇L(theta) + weight_decay * theta
@@ -62,58 +58,22 @@ class RMSprop(Optimizer):
         (centered, momentum).
     """
 
-    rule = "rmsprop"
-    slots = ("square_avg", "momentum_buffer", "grad_avg")
-    checks: ClassVar[dict[str, Check]] = {
-        "lr": nonnegative,
-        "alpha": fraction,
-        "eps": nonnegative,
-        "weight_decay": nonnegative,
-        "momentum": nonnegative,
-        "centered": flag,
-        "eps_inside": flag,
-        "lr_in_momentum": flag,
-        "maximize": flag,
-    }
-
     def __init__(
         self,
         params: Any,
-        lr: Any = 1e-2,
-        alpha: Any = 0.99,
-        eps: Any = 1e-8,
-        weight_decay: Any = 0,
-        momentum: Any = 0,
-        centered: bool = False,
+        lr: NonNegative = 1e-2,
+        alpha: Fraction = 0.99,
+        eps: NonNegative = 1e-8,
+        weight_decay: NonNegative = 0,
+        momentum: NonNegative = 0,
+        centered: Flag = False,
         *,
-        eps_inside: bool = False,
-        lr_in_momentum: bool = False,
-        maximize: bool = False,
-        clip_norm: Any = None,
-        clip_value: Any = None,
-        nonfinite: str = "propagate",
-    ) -> None:
-        defaults = {
-            "lr": lr,
-            "alpha": alpha,
-            "eps": eps,
-            "weight_decay": weight_decay,
-            "momentum": momentum,
-            "centered": centered,
-            "eps_inside": eps_inside,
-            "lr_in_momentum": lr_in_momentum,
-            "maximize": maximize,
-        }
-        super().__init__(
-            params, defaults, clip_norm=clip_norm, clip_value=clip_value, nonfinite=nonfinite
-        )
+        eps_inside: Flag = False,
+        lr_in_momentum: Flag = False,
+        **options: Unpack[Options],
+    ) -> None: ...
 
     @classmethod
-    def uses(cls, values: Values) -> tuple[bool, ...]:
-        return (True, values["momentum"] != 0, values["centered"])
-
-    def coefficients(self, values: Values, t: int) -> tuple[float, ...]:
-        lr, alpha = values["lr"], values["alpha"]
-        outside, inside = (1.0, lr) if values["lr_in_momentum"] else (lr, 1.0)
-        buffer = (values["momentum"], inside, outside)
-        return (values["weight_decay"], lr, *buffer, alpha, 1.0 - alpha, *epsilons(values))
+    def unused(cls, values: Values) -> set[str]:
+        without_momentum = {"momentum_buffer"} if values["momentum"] == 0 else set()
+        return without_momentum if values["centered"] else without_momentum | {"grad_avg"}

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
-from fastgd._arguments import flag
 from fastgd.optimizers._base import Optimizer
-from fastgd.optimizers._fields import (
-    Check,
-    Values,
-    nonnegative,
-    real,
-)
+from fastgd.optimizers._fields import Flag, NonNegative, Options, Real, Values
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
-class SGD(Optimizer):
+class SGD(Optimizer, rule="sgd", torch="SGD", momentum="momentum"):
     """(Stochastic) gradient descent, optionally with momentum.
 
         g ← ∇L(theta) + weight_decay * theta
@@ -71,45 +68,18 @@ class SGD(Optimizer):
         algorithm 1 (clip_norm).
     """
 
-    rule = "sgd"
-    slots = ("momentum_buffer",)
-    checks: ClassVar[dict[str, Check]] = {
-        "lr": nonnegative,
-        "momentum": nonnegative,
-        "dampening": real,
-        "weight_decay": nonnegative,
-        "nesterov": flag,
-        "lr_in_momentum": flag,
-        "maximize": flag,
-    }
-
     def __init__(
         self,
         params: Any,
-        lr: Any = 1e-3,
-        momentum: Any = 0,
-        dampening: Any = 0,
-        weight_decay: Any = 0,
-        nesterov: bool = False,
+        lr: NonNegative = 1e-3,
+        momentum: NonNegative = 0,
+        dampening: Real = 0,
+        weight_decay: NonNegative = 0,
+        nesterov: Flag = False,
         *,
-        lr_in_momentum: bool = False,
-        maximize: bool = False,
-        clip_norm: Any = None,
-        clip_value: Any = None,
-        nonfinite: str = "propagate",
-    ) -> None:
-        defaults = {
-            "lr": lr,
-            "momentum": momentum,
-            "dampening": dampening,
-            "weight_decay": weight_decay,
-            "nesterov": nesterov,
-            "lr_in_momentum": lr_in_momentum,
-            "maximize": maximize,
-        }
-        super().__init__(
-            params, defaults, clip_norm=clip_norm, clip_value=clip_value, nonfinite=nonfinite
-        )
+        lr_in_momentum: Flag = False,
+        **options: Unpack[Options],
+    ) -> None: ...
 
     @classmethod
     def check_together(cls, values: Values) -> None:
@@ -120,11 +90,5 @@ class SGD(Optimizer):
             )
 
     @classmethod
-    def uses(cls, values: Values) -> tuple[bool, ...]:
-        return (values["momentum"] != 0,)
-
-    def coefficients(self, values: Values, t: int) -> tuple[float, ...]:
-        lr, nesterov = values["lr"], float(values["nesterov"])
-        outside, inside = (1.0, lr) if values["lr_in_momentum"] else (lr, 1.0)
-        inflow = inside if t == 1 else inside * (1.0 - values["dampening"])
-        return (values["weight_decay"], lr, values["momentum"], inflow, outside, inside, nesterov)
+    def unused(cls, values: Values) -> set[str]:
+        return {"momentum_buffer"} if values["momentum"] == 0 else set()

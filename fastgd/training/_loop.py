@@ -198,7 +198,7 @@ class Loop:
             self._here = None
             self._losses.append(loss)
             if due or probing:
-                lr, sums = self._lr(step), optimizer._plan.sums()
+                lr, sums = self._lr(step), optimizer._bound.plan.sums()
                 assert sums is not None
                 if due:
                     history.record(step, loss, lr, sums, scale)
@@ -228,7 +228,7 @@ class Loop:
 
     def _lr(self, step: int) -> float:
         """The learning rate of the first group."""
-        lr = self._optimizer._groups[0].constants["lr"]
+        lr = self._optimizer._bound.groups[0].values["lr"]
         return float(lr(step) if callable(lr) else lr)
 
     def _between(self, loss: float) -> None:
@@ -291,7 +291,7 @@ class Loop:
         rules = self._rules
         self._here = loss
         self._close_probe(loss)
-        if rules.tol is not None and self._optimizer._plan.norm(grads) <= rules.tol:
+        if rules.tol is not None and self._optimizer._norm(grads) <= rules.tol:
             raise Stop("tol", converged=True)
         if rules.patience is not None and rules.validation is None and self._gives_up(loss):
             raise Stop("patience")
@@ -414,6 +414,6 @@ def _is_bool(value: Any) -> bool:
 
 def _plateau_schedules(optimizer: Optimizer) -> list[ReduceOnPlateau]:
     """Every ReduceOnPlateau among the hyperparameters, once."""
-    values = [value for group in optimizer._groups for value in group.constants.values()]
+    values = [value for group in optimizer._bound.groups for value in group.values.values()]
     found = functions_in([*values, optimizer.clip_norm, optimizer.clip_value], "")
     return list({id(f): f for _, f in found if isinstance(f, ReduceOnPlateau)}.values())

@@ -153,18 +153,20 @@ def gradients_by_name(optimizer: Optimizer, grads: Any) -> dict[str, Any]:
 
     Raises: TypeError, ValueError as `Optimizer.step`.
     """
-    optimizer._plan.norm(grads)  # which refuses what is not of the parameters' structure
-    specs = [members.spec for members in optimizer._members]
+    optimizer._norm(grads)  # which refuses what is not of the parameters' structure
+    specs = [members.spec for members in optimizer._bound.members]
     spec = specs[0] if len(specs) == 1 else (None, tuple(specs))
-    return dict(zip(optimizer._plan.names, leaves_like(spec, grads), strict=True))
+    return dict(zip(optimizer._bound.plan.names, leaves_like(spec, grads), strict=True))
 
 
 def sums_without_step(optimizer: Optimizer, grads: Any) -> Array:
     """What `History.record` takes of a step that was not taken: no update."""
-    sums = np.zeros((4, len(optimizer._plan.names)))
+    sums = np.zeros((4, len(optimizer._bound.plan.names)))
     named = gradients_by_name(optimizer, grads)
     with np.errstate(all="ignore"):
-        for i, (grad, param) in enumerate(zip(named.values(), optimizer._plan.params, strict=True)):
+        for i, (grad, param) in enumerate(
+            zip(named.values(), optimizer._bound.plan.params, strict=True)
+        ):
             sums[0, i] = 0.0 if grad is None else np.square(np.asarray(grad, np.float64)).sum()
             sums[2, i] = np.square(param, dtype=np.float64).sum()
     return sums

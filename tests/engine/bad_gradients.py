@@ -144,7 +144,6 @@ NONFINITE: list[tuple[str, Make, str]] = [
     ("inf", lambda w: w.adam_grads(b=np.array([0, INF, 0])), "'b'"),
     ("minus-inf", lambda w: w.adam_grads(layers=[None, np.array(-INF)]), "'layers/1'"),
     ("half-nan", lambda w: w.adam_grads(layers=[np.full((2, 5), NAN, "f2"), None]), "'layers/0'"),
-    ("beyond-float32", lambda w: w.adam_grads(W=np.full((4, 3), 1e300)), "'W'"),
     ("first-of-two", lambda w: w.adam_grads(W=ones(4, 3) * INF, b=ones(3) * NAN), "'W'"),
 ]  # fmt: skip
 SCALES: list[tuple[Any, type[Exception]]] = [
@@ -236,7 +235,7 @@ def behind_rows() -> Iterator[Row]:
     }
     for name, use in uses.items():  # none of them may bless the new size, for which is no state
         for size in (1, 300):
-            match = "parameter 'b' (was resized|has shape)"
+            match = "parameter '(0/)?b' (was resized|has shape)"
             yield Row(f"behind-{name}-{size}", resized(size), use, ValueError, match, put_back)
     yield Row(
         "behind-same-size", resized(3, 1), step, ValueError, "gradient 'b' has shape", put_back

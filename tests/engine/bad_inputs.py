@@ -105,9 +105,9 @@ def snapshot(x: Any) -> Any:
 
 def snapshot_of_optimizer(opt: Optimizer) -> Any:
     """All that there is, also where a parameter was resized and `opt.state` has no shape for it."""
-    slots = [snapshot(flat) for part in opt._members for row in part.slots for flat in row]
+    slots = [snapshot(flat) for part in opt._bound.members for row in part.slots for flat in row]
     groups = [snapshot({**group, "params": None}) for group in opt.param_groups]
-    counts = (opt.step_count, opt._plan.steps.tolist())
+    counts = (opt.step_count, opt._bound.plan.steps.tolist())
     return list(opt.params), slots, groups, counts, snapshot(opt.options), repr(opt.grad_norm)
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import copy
 import math
-import pickle
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -118,10 +116,6 @@ GROUP_USES: list[tuple[str, Use, type[Exception], str]] = [
     ("step_count", lambda w, g: setattr(w.adam, "step_count", 0), AttributeError, "step_count"),
     ("grad_norm", lambda w, g: setattr(w.adam, "grad_norm", 0), AttributeError, "grad_norm"),
     ("state", lambda w, g: setattr(w.adam, "state", {}), AttributeError, "state"),
-    ("copy", lambda w, g: copy.copy(w.adam), TypeError, "Adam .*cannot be pickled or copied"),
-    ("deepcopy", lambda w, g: copy.deepcopy(w.adam), TypeError, "Adam .*cannot be pickled"),
-    ("pickle", lambda w, g: pickle.dumps(w.adam), TypeError, "Adam .*cannot be pickled"),
-    ("deepcopy-groups", lambda w, g: copy.deepcopy(w.adam.param_groups), TypeError, "pickle"),
     ("norms", lambda w, g: w.adam.norms(), RuntimeError, "track_norms"),
     ("no-params", lambda w, g: fastgd.Adam(), TypeError, "params"),
     ("no-grads", lambda w, g: w.adam.step(), TypeError, "grads"),

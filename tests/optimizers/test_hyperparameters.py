@@ -6,6 +6,7 @@ import copy
 import inspect
 import pickle
 import re
+from collections.abc import Callable
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
@@ -183,9 +184,46 @@ def test_update_assigns_all_or_nothing() -> None:
     assert (group["nesterov"], group["momentum"]) == (True, 0.9)
 
 
-@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickle.dumps])
-def test_a_group_is_not_copied(copied: Any) -> None:
-    group = fastgd.SGD(np.ones(2), lr=0.1).param_groups[0]
-    with pytest.raises(TypeError, match=r"belongs to its optimizer.*dict\(group\)"):
-        copied(group)
-    assert dict(group)["lr"] == 0.1
+COPIES: list[Callable[[Any], Any]] = [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))]
+
+
+@pytest.mark.parametrize("copied", COPIES)
+def test_an_optimizer_is_copied_with_its_parameters(copied: Callable[[Any], Any]) -> None:
+    params = {"W": np.ones((2, 3), np.float32, order="F"), "layers": [np.zeros(4)]}
+    opt = fastgd.AdamW(params, lr=fastgd.schedules.cosine(0.1, total_steps=9), clip_norm=1.0)
+    opt.add_param_group({"params": np.ones(3), "optimizer": fastgd.SGD, "momentum": 0.9})
+    own = opt.params["1"]
+    grads = [{"W": np.ones((2, 3)), "layers": [np.ones(4)]}, np.ones(3)]
+    opt.step(grads)
+    twin_params, twin, twin_own = copied((params, opt, own))
+    assert twin.params["0/W"] is twin_params["W"]
+    assert twin.params["0/layers/0"] is twin_params["layers"][0]
+    assert twin.params["1"] is twin_own
+    assert twin_params["W"].flags.f_contiguous
+    twin.step(grads)
+    assert opt.step_count == 1
+    opt.step(grads)
+    rates = [repr(o.param_groups[0]["lr"]) for o in (opt, twin)]
+    assert repr(twin) == repr(opt).replace(*rates)
+    for name, array in opt.params.items():
+        np.testing.assert_array_equal(twin.params[name], array)
+        assert not np.shares_memory(twin.params[name], array)
+    np.testing.assert_equal(twin.state, opt.state)
+
+
+@pytest.mark.parametrize("copied", COPIES)
+def test_an_optimizer_copied_alone_takes_its_arrays_along(copied: Callable[[Any], Any]) -> None:
+    w = np.ones(3)
+    opt = fastgd.SGD(w, lr=0.5)
+    twin = copied(opt)
+    twin.step(np.ones(3))
+    assert w.tolist() == [1.0] * 3
+    assert twin.params["params"].tolist() == [0.5] * 3
+
+
+def test_a_group_is_copied_with_its_optimizer() -> None:
+    opt = fastgd.SGD(np.ones(2), lr=0.1)
+    group = copy.deepcopy(opt.param_groups[0])
+    group["lr"] = 0.5
+    assert opt.param_groups[0]["lr"] == 0.1
+    assert copy.copy(opt.param_groups[0]) == opt.param_groups[0]

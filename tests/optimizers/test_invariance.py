@@ -137,7 +137,10 @@ def test_layout_and_storage_of_gradients(
             w = np.ones(shape, np.float32)
             fastgd.SGD(w, lr=0.1, clip_norm=0.7).step(grad)
             ends.append(w)
-        assert_same_bits(ends[1], ends[0])
+        if how == "float64":  # which is clipped before it is rounded
+            np.testing.assert_array_max_ulp(ends[1], ends[0], 1)
+        else:
+            assert_same_bits(ends[1], ends[0])
 
 
 def test_norm_does_not_remember_earlier_arrays() -> None:

@@ -324,4 +324,4 @@ def test_rebind_takes_no_hyperparameters() -> None:
     opt = fastgd.SGD([{"params": w}], lr=0.1)
     with pytest.raises(ValueError, match=r"rebind takes arrays only.*lr"):
         opt.rebind([{"params": np.ones(2), "lr": 0.5}])
-    assert opt.params["0"] is w
+    assert opt.params["params"] is w

@@ -364,7 +364,7 @@ def test_nonfinite_raise_ends_the_run_before_the_step() -> None:
     params = zeros()
     optimizer = sgd(params, nonfinite="raise")
     result = minimize_regression(function, params, optimizer=optimizer, probe=False)
-    assert result.reason.startswith("nonfinite: gradient 'b' has a NaN or an infinity at step 5")
+    assert result.reason.startswith("nonfinite: gradient 'b' has a NaN or an infinity, or")
     assert result.nit == optimizer.step_count == 5
     assert_params(params, leaves(expected))
     assert np.isfinite(result.history.loss).all()

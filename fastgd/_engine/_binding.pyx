@@ -1,30 +1,69 @@
-# The first half of a step: validating one set of gradients and recording where they lie.
+"""The first half of a step: validating one set of gradients and recording where they lie.
+
+  Binding  arrays cut into chunks, gradients bound to them, their norm.
+  Plan     (_plan.pyx) adds an optimizer's state, its coefficients, and the update.
+"""
+
+cimport cython
+cimport numpy as cnp
+from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc
+from cpython.pycapsule cimport PyCapsule_GetPointer
+from libc.math cimport sqrt as root
+
+import numpy as np
+
+from fastgd._arguments import describe
+from fastgd._engine._runtime cimport team_size
+from fastgd._engine._work cimport (
+    ALIGN,
+    BF16,
+    CHUNK,
+    F16,
+    F32,
+    F64,
+    GRAD_SQUARES,
+    MOST_STREAMS,
+    MOST_SUMS,
+    REDUCE,
+    Format,
+    Kernels,
+    Layout,
+    Span,
+    Sweep,
+)
+
+cnp.import_array()
+
+cdef enum:
+    SERIAL_BELOW = 262144  # elements: below, a team saves less than its threads cost the next product
+    GIL_BELOW = 8192       # elements: below, releasing the GIL costs more than the step
+
+chunk = CHUNK
+
+cdef const Kernels* kernels = NULL
+
+
+def use(table):
+    """Take the kernels of a build from now on; whether they fuse multiply and add."""
+    global kernels
+    kernels = <const Kernels*> PyCapsule_GetPointer(table, "fastgd kernels")
+    return bool(kernels.has_fma)
+
+
+cdef const Kernels* active() noexcept:
+    return kernels
+
 
 cdef class Binding:
     """Arrays cut into chunks, and gradients of the same structure bound to them.
 
     Args:
-        params: arrays, already validated: writeable, aligned, contiguous in C or Fortran order,
-            native float32 or float64, no two overlapping.
+        params: arrays of the gradients' shapes, sums over which are taken in their order of memory.
         names: one for each array, for messages.
-        groups: the number of the group of each array, ascending.
         specs: the structure of each group's gradients, from _tree.
     """
 
-    cdef readonly list params, names
-    cdef list held            # the gradients of the current step, kept alive
-    cdef tuple specs
-    cdef cnp.ndarray span_array, first_array, piece_array, partials
-    cdef Span[::1] spans
-    cdef Py_ssize_t[::1] groups
-    cdef Py_ssize_t[::1] sorted_params
-    cdef size_t[::1] sorted_lows
-    cdef size_t[::1] sorted_highs
-    cdef Layout** layouts     # of the gradients that needed one so far
-    cdef Py_ssize_t count, elements, group_count
-    cdef Work work
-
-    def __cinit__(self, list params, list names, list groups, tuple specs, *args):
+    def __cinit__(self, list params, list names, tuple specs, *args):
         cdef Py_ssize_t i, position = 0
         self.count = len(params)
         self.params = params
@@ -32,21 +71,23 @@ cdef class Binding:
         self.specs = specs
         self.group_count = len(specs)
         self.held = [None] * self.count
-        self.groups = np.array(groups, np.intp)
-        self.span_array = np.zeros(self.count, span_dtype)
-        self.spans = self.span_array
+        self.sorted_lows = self.sorted_highs = np.empty(0, np.uintp)
+        self.spans = <Span*> PyMem_Calloc(self.count + 1, sizeof(Span))
         self.layouts = <Layout**> PyMem_Calloc(self.count + 1, sizeof(void*))
-        if self.layouts == NULL:
+        self.squares = <double*> PyMem_Calloc(self.count + 1, sizeof(double))
+        if self.spans == NULL or self.layouts == NULL or self.squares == NULL:
             raise MemoryError
         for i in range(self.count):
             array = params[i]
-            self.spans[i].param = <size_t> cnp.PyArray_DATA(array)
+            self.spans[i].param.data = <char*> cnp.PyArray_DATA(array)
+            self.spans[i].param.format = F64 if array.dtype.itemsize == 8 else F32
             self.spans[i].start = position
             self.spans[i].length = array.size
             self.spans[i].row = -1
-            self.spans[i].double_ = array.dtype.itemsize == 8
+            self.elements += array.size
             position += (array.size + ALIGN - 1) // ALIGN * ALIGN
-        self.elements = position
+        self.work.chunk_count = (position + CHUNK - 1) // CHUNK
+        self.work.scale = self.work.prescale = self.work.wide_scale = 1
         self.cut_into_chunks()
 
     def __dealloc__(self):
@@ -55,40 +96,54 @@ cdef class Binding:
             for i in range(self.count):
                 PyMem_Free(self.layouts[i])
         PyMem_Free(self.layouts)
+        PyMem_Free(self.spans)
+        PyMem_Free(self.squares)
 
     cdef int cut_into_chunks(self) except -1:
         """The first span and the number of the first piece of every chunk."""
-        starts = self.span_array["start"]
-        ends = starts + self.span_array["length"]
-        lows = np.arange(0, self.elements, CHUNK, dtype=np.intp)
+        cdef Py_ssize_t i
+        starts = np.array([self.spans[i].start for i in range(self.count)], np.intp)
+        ends = starts + np.array([self.spans[i].length for i in range(self.count)], np.intp)
+        lows = np.arange(self.work.chunk_count, dtype=np.intp) * CHUNK
         first = np.searchsorted(ends, lows, side="right").astype(np.intp)
         stop = np.searchsorted(starts, lows + CHUNK, side="left")
         pieces = np.zeros(len(lows) + 1, np.intp)
         np.cumsum(np.maximum(stop - first, 0), out=pieces[1:])
         self.first_array, self.piece_array = first, pieces
-        self.partials = np.zeros((4, int(pieces.max()) + 1))
-        self.work.spans = <const Span*> cnp.PyArray_DATA(self.span_array)
+        self.partials = np.zeros((MOST_SUMS, int(pieces.max()) + 1))
+        self.work.spans = self.spans
         self.work.span_count = self.count
-        self.work.chunk_count = len(lows)
         self.work.first = <const Py_ssize_t*> cnp.PyArray_DATA(self.first_array)
         self.work.piece = <const Py_ssize_t*> cnp.PyArray_DATA(self.piece_array)
-        self.work.grad_squares = <double*> cnp.PyArray_DATA(self.partials)
-        self.work.update_squares = self.work.grad_squares + self.partials.shape[1]
-        self.work.param_squares = self.work.update_squares + self.partials.shape[1]
-        self.work.products = self.work.param_squares + self.partials.shape[1]
+        for i in range(MOST_SUMS):
+            self.work.sums[i] = (<double*> cnp.PyArray_DATA(self.partials)) + i * self.partials.shape[1]
         return 0
 
     cdef int sort_addresses(self) except -1:
         """The memory of parameters and state in order of address, for finding what a gradient overlaps."""
-        lows = np.concatenate([self.span_array["param"], self.span_array["slots"].T.ravel()])
-        nbytes = np.tile(self.span_array["length"] * np.where(self.span_array["double_"] == 1, 8, 4), 4)
-        nbytes[lows == 0] = 0
-        occupied = np.flatnonzero(nbytes > 0)
-        order = occupied[np.argsort(lows[occupied], kind="stable")]
-        self.sorted_params = order.astype(np.intp)
-        self.sorted_lows = lows[order]
-        self.sorted_highs = lows[order] + nbytes[order].astype(np.uintp)
+        cdef Py_ssize_t i, j, nbytes
+        cdef list occupied = []
+        for i in range(self.count):
+            nbytes = self.spans[i].length * (8 if self.spans[i].param.format == F64 else 4)
+            if nbytes > 0:
+                occupied.append((<size_t> self.spans[i].param.data, nbytes, i))
+                for j in range(MOST_STREAMS):
+                    if self.spans[i].state[j].data != NULL:
+                        occupied.append((<size_t> self.spans[i].state[j].data, nbytes, i + self.count))
+        occupied.sort()
+        self.sorted_lows = np.array([low for low, _, _ in occupied], np.uintp)
+        self.sorted_highs = np.array([low + size for low, size, _ in occupied], np.uintp)
+        self.sorted_params = np.array([which for _, _, which in occupied], np.intp)
         return 0
+
+    def norm(self, grads):
+        """The global norm of `grads`."""
+        try:
+            self.collect(grads)
+            self.bind()
+            return self.gradient_norm(team_size(self.elements, SERIAL_BELOW))
+        finally:
+            self.release()
 
     cdef int collect(self, grads) except -1:
         """Walk `grads` along the parameters' structure and hold their arrays.
@@ -110,17 +165,18 @@ cdef class Binding:
         return 0
 
     cdef int bind(self) except -1:
-        """Validate the arrays that are held, and record where they lie; writes no array.
+        """Validate the gradients that are held, and record where they lie; writes no array.
 
         No foreign code runs from here to the end of the step, so nothing can be resized or moved.
 
         Raises: TypeError, ValueError naming the array.
         """
         cdef Py_ssize_t i
-        self.check_parameters()
         for i in range(self.count):
+            self.spans[i].wide = self.is_wide(i)
             if self.held[i] is None:
-                self.spans[i].grad = self.spans[i].layout = 0
+                self.spans[i].grad = NULL
+                self.spans[i].layout = NULL
             else:
                 self.bind_leaf(i, <cnp.ndarray> self.held[i])
         return 0
@@ -133,29 +189,12 @@ cdef class Binding:
         return 0
 
     cdef inline bint has_gradient(self, Py_ssize_t i) noexcept:
-        return self.work.spans[i].grad != 0 or self.work.spans[i].layout != 0
+        return self.spans[i].grad != NULL or self.spans[i].layout != NULL
 
-    cdef int check_parameters(self) except -1:
-        """A parameter that was resized or frozen behind the optimizer's back is refused."""
-        cdef Py_ssize_t i, size
-        cdef int axis
-        cdef cnp.ndarray array
-        for i in range(self.count):
-            array = <cnp.ndarray> self.params[i]
-            size = 1
-            for axis in range(cnp.PyArray_NDIM(array)):
-                size *= cnp.PyArray_DIMS(array)[axis]
-            if (<size_t> cnp.PyArray_DATA(array) != self.spans[i].param or size != self.spans[i].length
-                    or (cnp.PyArray_TYPE(array) == cnp.NPY_DOUBLE) != self.spans[i].double_
-                    or not cnp.PyArray_ISNOTSWAPPED(array)):
-                raise ValueError(
-                    f"parameter {self.names[i]!r} was resized, moved or given another dtype since the "
-                    "optimizer was made; call rebind() with arrays like the original ones")
-            if not cnp.PyArray_CHKFLAGS(array, cnp.NPY_ARRAY_WRITEABLE):
-                raise ValueError(
-                    f"parameter {self.names[i]!r} has become read-only, so it cannot be updated; "
-                    "make it writeable, or rebind() the optimizer to other arrays")
-        return 0
+    cdef inline bint is_wide(self, Py_ssize_t i) noexcept:
+        """Whether the held gradient is float64 and its parameter float32."""
+        return (self.held[i] is not None and self.spans[i].param.format == F32
+                and cnp.PyArray_TYPE(<cnp.ndarray> self.held[i]) == cnp.NPY_DOUBLE)
 
     @cython.boundscheck(True)  # a leaf's __array__ may change the caller's list
     cdef Py_ssize_t walk(self, object spec, object node, Py_ssize_t leaf) except -1:
@@ -164,7 +203,7 @@ cdef class Binding:
         cdef Py_ssize_t i, n
         if spec is None:
             if node is not None and not cnp.PyArray_CheckExact(node):
-                node = self.foreign_array(leaf, node)
+                node = as_array(self.names[leaf], node)
             if node is not None:
                 learn_dtype(<cnp.ndarray> node)
             self.held[leaf] = node
@@ -202,39 +241,23 @@ cdef class Binding:
             raise ValueError(
                 f"gradient {self.names[i]!r} has shape {(<object> array).shape}, its parameter has "
                 f"{(<object> param).shape}")
-        if (cnp.PyArray_TYPE(array) == cnp.PyArray_TYPE(param)
+        if (format_of(array) == <int> span.param.format
                 and cnp.PyArray_CHKFLAGS(array, cnp.NPY_ARRAY_ALIGNED)
-                and cnp.PyArray_ISNOTSWAPPED(array)
                 and same_order(array, param)):
-            if address != span.grad:  # where the last one lay, which overlapped nothing
+            if address != <size_t> span.grad:  # where the last one lay, which overlapped nothing
                 self.check_overlap(i, address, address + cnp.PyArray_NBYTES(array))
-            span.grad, span.layout = address, 0
+            span.grad, span.layout = <const char*> address, NULL
         else:
             self.bind_layout(i, array)
         return 0
-
-    cdef object foreign_array(self, Py_ssize_t i, object grad):
-        """Whatever NumPy can see as an array without being told how, such as JAX's arrays."""
-        if isinstance(grad, np.ma.MaskedArray):
-            raise TypeError(
-                f"gradient {self.names[i]!r} is a masked array, whose mask would be lost; "
-                "pass .filled(0) or .data")
-        if isinstance(grad, (np.ndarray, float)) or hasattr(grad, "__array__"):
-            try:
-                return np.asarray(grad)
-            except Exception as error:  # such as of a torch tensor that requires a gradient itself
-                raise TypeError(
-                    f"gradient {self.names[i]!r} cannot be read as an array: {error}") from error
-        hint = "; pass .toarray()" if hasattr(grad, "toarray") else ""  # sparse matrices
-        raise TypeError(
-            f"gradient {self.names[i]!r} must be an array or None, got {describe(grad)}{hint}")
 
     cdef int bind_layout(self, Py_ssize_t i, cnp.ndarray array) except -1:
         """Record a gradient that must be decoded: another dtype, order, stride or alignment."""
         cdef Layout* layout = self.layouts[i]
         cdef int format = format_of(array), axis, dims = 0, ndim = cnp.PyArray_NDIM(array)
-        cdef bint reverse = not cnp.PyArray_CHKFLAGS(
-            <cnp.ndarray> self.params[i], cnp.NPY_ARRAY_C_CONTIGUOUS)
+        cdef cnp.ndarray param = <cnp.ndarray> self.params[i]
+        cdef bint reverse = (cnp.PyArray_CHKFLAGS(param, cnp.NPY_ARRAY_F_CONTIGUOUS)
+                             and not cnp.PyArray_CHKFLAGS(param, cnp.NPY_ARRAY_C_CONTIGUOUS))
         cdef Py_ssize_t size, stride
         cdef size_t low = <size_t> cnp.PyArray_DATA(array), high = low + cnp.PyArray_ITEMSIZE(array)
         if format < 0:
@@ -265,7 +288,7 @@ cdef class Binding:
         layout.ndim = max(dims, 1)
         if self.spans[i].length > 0:
             self.check_overlap(i, low, high)
-        self.spans[i].grad, self.spans[i].layout = 0, <size_t> layout
+        self.spans[i].grad, self.spans[i].layout = NULL, layout
         return 0
 
     cdef int check_overlap(self, Py_ssize_t i, size_t low, size_t high) except -1:
@@ -284,6 +307,71 @@ cdef class Binding:
                 f"gradient {self.names[i]!r} overlaps the memory of {kind} "
                 f"{self.names[which % self.count]!r}; pass a copy of the gradient")
         return 0
+
+    # --- the norm ---
+
+    cdef int sweep(self, Sweep what, int team) except -1:
+        cdef const Work* work = &self.work
+        if team == 1 and self.elements < GIL_BELOW:
+            kernels.sweep(work, what, 1)
+        else:
+            with nogil:
+                kernels.sweep(work, what, team)
+        return 0
+
+    cdef int add_pieces(self, Py_ssize_t which, double* out) except -1:
+        """The sum over the pieces of each array, in order."""
+        cdef Py_ssize_t number, piece, i
+        cdef const double* values = self.work.sums[which]
+        for i in range(self.count):
+            out[i] = 0
+        for number in range(self.work.chunk_count):
+            i = self.work.first[number]
+            for piece in range(self.work.piece[number], self.work.piece[number + 1]):
+                if self.has_gradient(i) and self.spans[i].length > 0:
+                    out[i] += values[piece]
+                i += 1
+        return 0
+
+    cdef double sum_squares(self, double scale, int team) except? -1:
+        """The sum of the squares of all gradients times `scale`; each array's in squares."""
+        cdef Py_ssize_t i
+        cdef double total = 0
+        self.work.scale = scale
+        self.sweep(REDUCE, team)
+        self.add_pieces(GRAD_SQUARES, self.squares)
+        for i in range(self.count):
+            total += self.squares[i]
+        return total
+
+    cdef double gradient_norm(self, int team) except? -1:
+        """The global norm. A NaN or an infinity shows in it, and in the sums of its arrays.
+
+        A sum of squares outside 1e-200 … 1e200 may have lost range, as sums of float64 squares can:
+        it is taken again over elements times a power of two that keeps every finite one in range.
+        """
+        cdef double scale = 1, total = self.sum_squares(scale, team)
+        if not 1e-200 < total < 1e200:
+            scale = 2.0 ** 600 if total < 1 else 2.0 ** -600
+            total = self.sum_squares(scale, team)
+        return root(total) / scale
+
+
+def as_array(name, grad):
+    """Whatever NumPy can see as an array without being told how, such as JAX's arrays.
+
+    Raises: TypeError naming the gradient.
+    """
+    if isinstance(grad, np.ma.MaskedArray):
+        raise TypeError(
+            f"gradient {name!r} is a masked array, whose mask would be lost; pass .filled(0) or .data")
+    if isinstance(grad, (np.ndarray, float)) or hasattr(grad, "__array__"):
+        try:
+            return np.asarray(grad)
+        except Exception as error:  # such as of a torch tensor that requires a gradient itself
+            raise TypeError(f"gradient {name!r} cannot be read as an array: {error}") from error
+    hint = "; pass .toarray()" if hasattr(grad, "toarray") else ""  # sparse matrices
+    raise TypeError(f"gradient {name!r} must be an array or None, got {describe(grad)}{hint}")
 
 
 cdef inline bint same_shape(cnp.ndarray array, cnp.ndarray param) noexcept:
@@ -330,14 +418,3 @@ cdef int format_of(cnp.ndarray array) noexcept:
     if number == bfloat16_type:
         return BF16
     return -1
-
-
-cdef str describe(object node):
-    """What was given instead of a tree or an array, in a few words."""
-    if isinstance(node, (list, tuple)):
-        return f"a {type(node).__name__} of length {len(node)}"
-    if isinstance(node, dict):
-        return f"a dict with the keys {list(node)}"
-    if isinstance(node, np.ndarray):
-        return f"an array of shape {node.shape}"
-    return f"{type(node).__module__}.{type(node).__qualname__}"

@@ -1,0 +1,20 @@
+"""Gradients bound to arrays; see _binding.pyx for what things mean."""
+
+from typing import Any
+
+from numpy.typing import NDArray
+from typing_extensions import disjoint_base
+
+chunk: int
+
+def use(table: object) -> bool: ...
+def as_array(name: str, grad: Any) -> NDArray[Any]: ...
+
+@disjoint_base
+class Binding:
+    params: list[NDArray[Any]]
+    names: list[str]
+    def __new__(
+        cls, params: list[NDArray[Any]], names: list[str], specs: tuple[Any, ...], *args: Any
+    ) -> Binding: ...
+    def norm(self, grads: Any) -> float: ...

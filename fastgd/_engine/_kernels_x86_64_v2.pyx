@@ -1,0 +1,7 @@
+"""The kernels for x86-64-v2: SSE 4.2."""
+
+from fastgd._engine._kernels cimport offer
+from fastgd._engine._work cimport Kernels
+
+cdef Kernels kernels
+table, rules = offer(&kernels)

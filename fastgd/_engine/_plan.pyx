@@ -1,0 +1,457 @@
+"""The second half of a step: coefficients, stages, and what is kept for the next one.
+
+A step collects (foreign code runs), binds (none runs), then writes. What its stages are depends on the
+rules of its rows: a rule may look at sums before it updates, or have NumPy work on its direction.
+"""
+
+cimport numpy as cnp
+from cpython.dict cimport PyDict_GetItem, PyDict_Next
+from cpython.mem cimport PyMem_Calloc, PyMem_Free
+from cpython.ref cimport PyObject
+from libc.math cimport INFINITY, copysign, fabs, isfinite
+from libc.math cimport sqrt as root
+
+import numpy as np
+
+from fastgd._engine._binding cimport Binding, active
+from fastgd._engine._gate cimport Gate
+from fastgd._engine._runtime cimport Pace
+from fastgd._engine._work cimport (
+    DIRECT,
+    F64,
+    MEASURE,
+    MOST_NUMBERS,
+    MOST_SUMS,
+    UPDATE,
+    UPDATE_BACKWARDS,
+    WIDTH,
+    Head,
+    Rule,
+)
+
+cnp.import_array()
+
+cdef enum:
+    SERIAL_BELOW = 262144  # elements, see _binding.pyx
+
+most_numbers = MOST_NUMBERS
+
+cdef enum Outcome:
+    TAKEN = -1
+
+# Factors beyond these are no normal float32 any more, or nearly: they multiply in double precision.
+cdef double LEAST_FACTOR = 2.0 ** -100, MOST_FACTOR = 2.0 ** 100
+
+
+cdef struct Numbers:
+    double values[MOST_NUMBERS]
+
+
+cdef class Plan(Binding):
+    """One optimizer's arrays and state, and the step over them.
+
+    Immutable but for the step counts, the numbers that rules keep and the coefficients: an optimizer
+    whose arrays, groups or state change builds a new plan and swaps it in, so that nothing is ever
+    half changed.
+
+    Args:
+        params, names, specs: see Binding; the arrays are already validated: writeable, aligned,
+            contiguous in C or Fortran order, native float32 or float64, no two overlapping.
+        gate: serialises whatever uses the plan.
+        groups: the number of the group of each array, ascending.
+        rules: the name of each group's rule, and what it expects (see rules/table.pxd).
+        state: for each array the arrays of its rule's state, None where unused; same size, dtype and
+            memory order as the parameter.
+        numbers: (number of arrays, MOST_NUMBERS) float64, what rules keep for each array.
+        steps: how many steps each array has taken.
+        step_count: of the optimizer.
+        trees: the containers of each group's arrays, see check_containers.
+    """
+
+    cdef readonly cnp.ndarray steps
+    cdef readonly cnp.ndarray numbers
+    cdef readonly object grad_norm  # before clipping, None where the last step taken did not need it
+    cdef readonly Py_ssize_t step_count
+    cdef Gate gate
+    cdef tuple trees
+    cdef list state           # kept alive, since the spans hold their addresses
+    cdef cnp.int64_t* step_counts
+    cdef Numbers* kept        # what rules keep, by array
+    cdef Numbers* advanced    # the same after this step, by row
+    cdef double* rows
+    cdef int* rules           # of each row
+    cdef Py_ssize_t[::1] groups
+    cdef int[::1] group_rules
+    cdef Py_ssize_t row_count
+    cdef Py_ssize_t* leaders  # the first array of each row
+    cdef signed char* manners  # how each array's gradient is given: 0 none, 1, 2 wide
+    cdef double* totals       # MOST_SUMS for each array
+    cdef list directions      # the scratch of matrix rules: (array number, its view), or None
+    cdef bint measures, tracked
+    cdef double[:, ::1] tracked_sums
+
+    def __cinit__(self, list params, list names, tuple specs, Gate gate, list groups, list rules,
+                  list state, cnp.ndarray numbers, list steps, Py_ssize_t step_count, tuple trees):
+        cdef Py_ssize_t i, j
+        self.trees = trees
+        self.gate = gate
+        self.state = state
+        self.step_count = step_count
+        self.steps = np.array(steps, np.int64)
+        self.step_counts = <cnp.int64_t*> cnp.PyArray_DATA(self.steps)
+        self.numbers = np.array(numbers, np.float64, order="C")
+        if (<object> self.numbers).shape != (self.count, MOST_NUMBERS):
+            raise ValueError(f"numbers must have the shape {(self.count, MOST_NUMBERS)}")
+        self.kept = <Numbers*> cnp.PyArray_DATA(self.numbers)
+        self.groups = np.array(groups, np.intp)
+        self.group_rules = np.array([rule["number"] for rule in rules], np.intc)
+        for i in range(self.count):
+            for j, array in enumerate(state[i]):
+                if array is not None:
+                    self.spans[i].state[j].data = <char*> cnp.PyArray_DATA(array)
+                    self.spans[i].state[j].format = self.spans[i].param.format
+        self.sort_addresses()
+        self.advanced = <Numbers*> PyMem_Calloc(self.count + 1, sizeof(Numbers))
+        self.rows = <double*> PyMem_Calloc(self.count + 1, WIDTH * sizeof(double))
+        self.rules = <int*> PyMem_Calloc(self.count + 1, sizeof(int))
+        self.leaders = <Py_ssize_t*> PyMem_Calloc(self.count + 1, sizeof(Py_ssize_t))
+        self.manners = <signed char*> PyMem_Calloc(self.count + 1, 1)
+        self.totals = <double*> PyMem_Calloc(self.count + 1, MOST_SUMS * sizeof(double))
+        if (self.advanced == NULL or self.rows == NULL or self.rules == NULL or self.leaders == NULL
+                or self.manners == NULL or self.totals == NULL):
+            raise MemoryError
+        self.tracked_sums = np.zeros((MOST_SUMS, self.count))
+        self.work.table = &active().rules[0]
+        self.work.rows = self.rows
+        self.work.rules = self.rules
+
+    def __dealloc__(self):
+        PyMem_Free(self.advanced)
+        PyMem_Free(self.rows)
+        PyMem_Free(self.rules)
+        PyMem_Free(self.leaders)
+        PyMem_Free(self.manners)
+        PyMem_Free(self.totals)
+
+    def sums(self):
+        """What the last step taken has summed over each array.
+
+        Returns: (4, number of arrays) float64: the squares of its gradient, of its update and of
+        itself after the step, and gradient times update; zeros for an array without a gradient.
+        None if the step was taken without `track`.
+        """
+        return np.array(self.tracked_sums) if self.tracked else None
+
+    cdef Py_ssize_t take(self, grads, tuple groups, double grad_scale, limits, bint finite_only,
+                         bint track) except? -3:
+        """The step; see `step`."""
+        cdef double clip_norm, clip_value
+        try:
+            self.collect(grads)
+            groups = self.evaluated(groups)
+            clip_norm, clip_value = limits(self.step_count) if callable(limits) else limits
+            self.fill_rows(groups)
+            self.bind()
+            return self.run(groups, grad_scale, clip_norm, clip_value, finite_only, track)
+        finally:
+            self.release()
+
+    # --- what is checked once more, since others can change it ---
+
+    cdef int bind(self) except -1:
+        cdef Py_ssize_t i, leaf = 0
+        self.check_parameters()
+        for i in range(len(self.trees)):
+            leaf = self.check_containers(self.specs[i], self.trees[i], leaf)
+        Binding.bind(self)
+        return 0
+
+    cdef int check_parameters(self) except -1:
+        """A parameter that was resized or frozen behind the optimizer's back is refused."""
+        cdef Py_ssize_t i, size
+        cdef int axis
+        cdef cnp.ndarray array
+        for i in range(self.count):
+            array = <cnp.ndarray> self.params[i]
+            size = 1
+            for axis in range(cnp.PyArray_NDIM(array)):
+                size *= cnp.PyArray_DIMS(array)[axis]
+            if (<char*> cnp.PyArray_DATA(array) != self.spans[i].param.data or size != self.spans[i].length
+                    or (cnp.PyArray_TYPE(array) == cnp.NPY_DOUBLE) != (self.spans[i].param.format == F64)
+                    or not cnp.PyArray_ISNOTSWAPPED(array)):
+                raise ValueError(
+                    f"parameter {self.names[i]!r} was resized, moved or given another dtype since the "
+                    "optimizer was made; call rebind() with arrays like the original ones")
+            if not cnp.PyArray_CHKFLAGS(array, cnp.NPY_ARRAY_WRITEABLE):
+                raise ValueError(
+                    f"parameter {self.names[i]!r} has become read-only, so it cannot be updated; "
+                    "make it writeable, or rebind() the optimizer to other arrays")
+        return 0
+
+    cdef Py_ssize_t check_containers(self, object spec, object node, Py_ssize_t leaf) except -1:
+        """Refuse to go on in an array in whose place its container holds another: an entry was assigned
+        and not filled. The number of the leaf after `node`.
+        """
+        cdef Py_ssize_t i, position = 0
+        cdef PyObject* key
+        cdef PyObject* child
+        cdef tuple keys, children
+        if spec is None:
+            if node is not self.params[leaf] and cnp.PyArray_Check(node):
+                raise ValueError(
+                    f"parameter {self.names[leaf]!r} was replaced by another array in its container, but "
+                    "the optimizer still updates the old one; fill it in place, as in p['W'][...] = "
+                    "values, or call rebind() with the containers as they are now")
+            return leaf + 1
+        keys, children = <tuple> spec
+        if keys is None:
+            if not isinstance(node, (list, tuple)) or len(node) != len(children):
+                return leaf + leaves(spec)
+            for i in range(len(children)):
+                leaf = self.check_containers(children[i], node[i], leaf)
+            return leaf
+        if not isinstance(node, dict) or len(<dict> node) != len(keys):
+            return leaf + leaves(spec)
+        for i in range(len(keys)):
+            if not PyDict_Next(node, &position, &key, &child) or <object> key is not keys[i]:
+                child = PyDict_GetItem(node, keys[i])  # in another order than at first
+            leaf = self.check_containers(children[i], None if child == NULL else <object> child, leaf)
+        return leaf
+
+    # --- rows of coefficients ---
+
+    cdef const Rule* rule(self, Py_ssize_t row) noexcept:
+        return self.work.table + self.rules[row]
+
+    cdef tuple evaluated(self, tuple groups):
+        """The groups with their schedules evaluated, which is Python code."""
+        for group in groups:
+            if group.scheduled:
+                return tuple([group.at(self.step_count) for group in groups])
+        return groups
+
+    cdef int fill_rows(self, tuple groups) except -1:
+        """A row for each group, number of steps taken and numbers kept, among the arrays that have a
+        gradient; one for each array where sums over it decide.
+
+        As long as the same arrays have one, those of a row march in step and stay together.
+        """
+        cdef Py_ssize_t i, row
+        for i in range(self.count):
+            if self.manners[i] != self.manner(i):
+                self.assign_rows()
+                break
+        for row in range(self.row_count):
+            i = self.leaders[row]
+            group = groups[self.groups[i]]
+            self.advanced[row] = self.kept[i]
+            self.rule(row).fill(<const double*> cnp.PyArray_DATA(<cnp.ndarray> group.packed),
+                                self.step_counts[i] + 1.0, &self.advanced[row].values[0],
+                                self.rows + row * WIDTH)
+            self.head(row).scale = -1.0 if group.maximize else 1.0
+        return 0
+
+    cdef inline Head* head(self, Py_ssize_t row) noexcept:
+        return <Head*> (self.rows + row * WIDTH)
+
+    cdef inline int manner(self, Py_ssize_t i) noexcept:
+        return 0 if self.held[i] is None else 2 if self.is_wide(i) else 1
+
+    cdef int assign_rows(self) except -1:
+        cdef Py_ssize_t i, row
+        cdef const Rule* rule
+        cdef dict rows = {}
+        self.row_count = 0
+        self.measures = False
+        for i in range(self.count):
+            self.spans[i].row = -1
+            self.manners[i] = self.manner(i)
+            if self.manners[i] == 0:
+                continue
+            rule = self.work.table + self.group_rules[self.groups[i]]
+            key = (
+                self.groups[i], self.step_counts[i], self.manners[i], self.numbers[i].tobytes(),
+                i if rule.sums > 0 and not rule.joint else -1,
+            )
+            if key not in rows:
+                row = rows[key] = self.row_count
+                self.rules[row] = self.group_rules[self.groups[i]]
+                self.leaders[row] = i
+                self.row_count += 1
+                self.measures = self.measures or rule.sums > 0
+            self.spans[i].row = rows[key]
+        return 0
+
+    # --- the stages ---
+
+    cdef Py_ssize_t run(self, tuple groups, double grad_scale, double clip_norm, double clip_value,
+                        bint finite_only, bint track) except? -3:
+        cdef double norm = 0, factor = grad_scale
+        cdef Py_ssize_t i, culprit
+        cdef bint reduce = clip_norm != INFINITY or finite_only
+        cdef Pace pace = self.gate.pace
+        cdef int team = pace.choose(self.elements, SERIAL_BELOW)
+        self.work.track = track
+        if reduce:
+            norm = self.gradient_norm(team)
+            factor = clipped(grad_scale, norm, clip_norm)
+            culprit = self.culprit(factor, clip_value) if finite_only else -1
+            if culprit >= 0:
+                return culprit
+        reported = fabs(grad_scale) * norm if reduce else None
+        self.set_heads(factor, clip_value)
+        if self.directions is None:
+            self.make_directions()
+        if self.directions:
+            self.direct(groups, team)
+        if self.measures:
+            self.measure(team)
+        self.sweep(UPDATE_BACKWARDS if reduce or self.measures else UPDATE, team)
+        pace.done(self.elements)
+        self.commit(reported)
+        self.tracked = track
+        if track:
+            for i in range(MOST_SUMS):
+                self.add_pieces(<int> i, &self.tracked_sums[i, 0])
+        return TAKEN
+
+    cdef int set_heads(self, double factor, double clip_value) noexcept:
+        """Where a gradient is scaled: by its rule, or in double precision before it is rounded."""
+        cdef Py_ssize_t row
+        cdef bint before = not LEAST_FACTOR < fabs(factor) < MOST_FACTOR
+        self.work.prescale = factor if before else 1
+        self.work.wide_scale = factor
+        for row in range(self.row_count):
+            if not before and self.manners[self.leaders[row]] != 2:
+                self.head(row).scale *= factor
+            self.head(row).clip_value = clip_value
+        return 0
+
+    cdef int measure(self, int team) except -1:
+        """What rules that look before they update see, and conclude."""
+        cdef Py_ssize_t i, j, row
+        cdef double elements = 0
+        cdef double[MOST_SUMS] joint
+        cdef const Rule* rule
+        cdef const double* sums
+        cdef double[:, ::1] by_sum = np.empty((MOST_SUMS, self.count))
+        self.sweep(MEASURE, team)
+        for j in range(MOST_SUMS):
+            joint[j] = 0
+            self.add_pieces(j, &by_sum[j, 0])
+            for i in range(self.count):
+                self.totals[i * MOST_SUMS + j] = by_sum[j, i]
+        for i in range(self.count):
+            row = self.spans[i].row
+            if row >= 0 and self.rule(row).joint:
+                elements += self.spans[i].length
+                for j in range(self.rule(row).sums):
+                    joint[j] += self.totals[i * MOST_SUMS + j]
+        for row in range(self.row_count):
+            rule = self.rule(row)
+            i = self.leaders[row]
+            if rule.sums > 0:
+                sums = &joint[0] if rule.joint else self.totals + i * MOST_SUMS
+                rule.conclude(sums, elements if rule.joint else self.spans[i].length,
+                              &self.advanced[row].values[0], self.rows + row * WIDTH)
+        return 0
+
+    cdef int make_directions(self) except -1:
+        """The scratch of matrix rules, as large as the arrays that have one: once for each plan."""
+        cdef Py_ssize_t i
+        cdef const Rule* rule
+        cdef list made = []
+        for i in range(self.count):
+            rule = self.work.table + self.group_rules[self.groups[i]]
+            if rule.matrix:
+                array = np.empty_like(self.params[i], order="K", subok=False)
+                self.spans[i].state[rule.state].data = <char*> cnp.PyArray_DATA(array)
+                made.append((i, array))
+        self.directions = made
+        return 0
+
+    cdef int direct(self, tuple groups, int team) except -1:
+        """The directions, and what NumPy makes of them. Nothing else has been written so far, and
+        afterwards everything is bound anew, since Python code has run.
+        """
+        cdef Py_ssize_t i
+        self.sweep(DIRECT, team)
+        for i, array in self.directions:
+            if self.spans[i].row >= 0:
+                groups[self.groups[i]].direct(array)
+        self.bind()
+        return 0
+
+    cdef int commit(self, grad_norm) except -1:
+        """What the step changes beside the arrays."""
+        cdef Py_ssize_t i
+        for i in range(self.count):
+            if self.spans[i].row >= 0:
+                self.step_counts[i] += 1
+                self.kept[i] = self.advanced[self.spans[i].row]
+        self.grad_norm = grad_norm
+        self.step_count += 1
+        return 0
+
+    cdef Py_ssize_t culprit(self, double factor, double clip_value) noexcept:
+        """The first array whose gradient is not finite as its rule takes it, or whose square would not
+        be where the rule keeps such: a second moment that is infinite never comes back.
+        """
+        cdef Py_ssize_t i
+        cdef bint single, squares
+        cdef double largest, size, scale = fabs(factor) if isfinite(factor) else 1
+        for i in range(self.count):
+            single = self.spans[i].param.format != F64
+            squares = (self.work.table + self.group_rules[self.groups[i]]).squares
+            largest = 2.0 ** 128 if single else INFINITY
+            if squares:
+                largest = 2.0 ** 64 if single else 2.0 ** 512
+            size = root(self.squares[i]) / self.work.scale
+            if not size < INFINITY or not min(size * scale, clip_value) < largest:
+                return i
+        return -1
+
+
+cdef Py_ssize_t leaves(object spec) except -1:
+    return 1 if spec is None else sum([leaves(child) for child in spec[1]])
+
+
+cdef double clipped(double grad_scale, double norm, double clip_norm) noexcept:
+    """The factor of all gradients, whose norm is `norm`."""
+    cdef double scaled = fabs(grad_scale) * norm
+    # A NaN norm gives NaN, which propagates; a norm of 0 gives inf, hence 1.
+    if clip_norm == INFINITY or clip_norm / scaled > 1:
+        return grad_scale
+    if scaled == INFINITY and norm < INFINITY:  # grad_scale alone takes it out of range
+        return copysign(clip_norm / norm, grad_scale)
+    return grad_scale * (clip_norm / scaled)
+
+
+def step(optimizer, grads, double grad_scale):
+    """Validate everything, then take the step.
+
+    Args:
+        optimizer: with `_gate`, and `_bound`: the plan, the groups (see ParamGroup) and the options, of
+            which `limits` are the largest global norm and the largest magnitude of an element, inf for
+            no clipping, or a function of the step count that returns the two; `finite_only` takes no
+            step when a gradient has a NaN or an infinity.
+        grads: see Binding.collect.
+        grad_scale: multiplies every gradient.
+
+    Returns:
+        None; or the name of the first array with a non-finite gradient, which kept the step from being
+        taken.
+    """
+    cdef Gate gate = optimizer._gate
+    cdef Plan plan
+    cdef Py_ssize_t outcome
+    gate.enter()
+    try:
+        bound = optimizer._bound
+        plan = bound.plan
+        options = bound.options
+        outcome = plan.take(grads, bound.groups, grad_scale, options.limits, options.finite_only,
+                            optimizer.track_norms)
+        return None if outcome == TAKEN else plan.names[outcome]
+    finally:
+        gate.leave()

@@ -1,0 +1,267 @@
+"""The stages of a step: sweeps over its chunks, of which each build of the kernels has its own.
+
+  sweep        all chunks, by a team: the only two `prange` loops of a step are here.
+  sweep_range  one thread's share of them, the body of those loops.
+  *_chunk      CHUNK elements of the virtual concatenation of all arrays, which may be part of one
+               array or several small ones. The chunks do not depend on the number of threads.
+  *_piece      the part of one array that lies in one chunk: decodes the gradient where needed
+               (_codecs) and calls the rule (rules/) or the reduction (_reductions).
+
+One parallel region serves all arrays of a stage, because waking a team costs as much as updating tens
+of thousands of elements. A step whose update needs a sum first walks its chunks forwards for it, then
+updates them backwards, so that the update finds the last part of the arrays still in cache.
+"""
+
+from cython.parallel cimport prange
+from libc.string cimport memcpy, memset
+
+from fastgd._engine._codecs cimport decode, decode_scaled
+from fastgd._engine._reductions cimport (
+    LANES,
+    Sums,
+    add_block,
+    add_lanes,
+    add_products,
+    add_squares,
+)
+from fastgd._engine._work cimport (
+    BLOCK,
+    CHUNK,
+    DIRECT,
+    F64,
+    GRAD_SQUARES,
+    MEASURE,
+    MOST_STREAMS,
+    MOST_SUMS,
+    MOST_TERMS,
+    NOTHING,
+    PARAM,
+    PARAM_SQUARES,
+    PRODUCTS,
+    REDUCE,
+    UPDATE_BACKWARDS,
+    UPDATE_SQUARES,
+    WIDTH,
+    Rule,
+    Span,
+    Sweep,
+    Work,
+)
+from fastgd._engine.rules._common cimport floating
+
+cdef enum:
+    RUN = 256  # chunks walked forwards at a stretch on the way back, for the prefetchers
+
+
+cdef inline const Rule* rule_of(const Work* work, const Span* span) noexcept nogil:
+    return work.table + work.rules[span.row]
+
+
+cdef inline void call_update(const Rule* rule, const double* row, floating* p, const floating* grad,
+                             floating** state, Py_ssize_t n) noexcept nogil:
+    if floating is float:
+        rule.single(row, p, grad, state, n)
+    else:
+        rule.double_(row, p, grad, state, n)
+
+
+cdef inline void call_measure(const Rule* rule, const double* row, const floating* p,
+                              const floating* grad, floating** state, floating** terms,
+                              Py_ssize_t n) noexcept nogil:
+    if floating is float:
+        rule.measure_single(row, p, grad, state, terms, n)
+    else:
+        rule.measure_double(row, p, grad, state, terms, n)
+
+
+cdef inline void point(const Span* span, int count, Py_ssize_t at, floating** state) noexcept nogil:
+    """The state at element `at`; NULL stays NULL."""
+    cdef int i
+    for i in range(count):
+        state[i] = NULL if span.state[i].data == NULL else (<floating*> span.state[i].data) + at
+
+
+cdef inline double scale_of(const Work* work, const Span* span) noexcept nogil:
+    """What multiplies the gradient in double precision before the rule sees it."""
+    return work.wide_scale if span.wide else work.prescale
+
+
+cdef inline bint decodes(const Work* work, const Span* span) noexcept nogil:
+    """Whether the gradient does not lie there as a rule takes it."""
+    return span.layout != NULL or work.prescale != 1
+
+
+cdef inline const floating* unscaled(const Span* span, Py_ssize_t at, Py_ssize_t n,
+                                     floating* scratch) noexcept nogil:
+    """n elements of the gradient from `at` on, n at most BLOCK where it has a layout."""
+    if span.layout == NULL:
+        return (<const floating*> span.grad) + at
+    decode(span.layout, at, n, scratch)
+    return scratch
+
+
+cdef inline const floating* gradient(const Work* work, const Span* span, Py_ssize_t at, Py_ssize_t n,
+                                     floating* scratch) noexcept nogil:
+    """The same as a rule takes it, n at most BLOCK where it `decodes`."""
+    cdef double scale = scale_of(work, span)
+    cdef const floating* grad
+    cdef Py_ssize_t i
+    if scale == 1:
+        return unscaled(span, at, n, scratch)
+    if span.layout != NULL:
+        decode_scaled(span.layout, scale, at, n, scratch)
+        return scratch
+    grad = (<const floating*> span.grad) + at
+    for i in range(n):
+        scratch[i] = <floating> (grad[i] * scale)
+    return scratch
+
+
+cdef inline void reduce_piece(floating* kind, const Work* work, const Span* span, Py_ssize_t begin,
+                              Py_ssize_t end, Py_ssize_t piece) noexcept nogil:
+    """The gradient's sum of squares over one piece. `kind` only carries the type."""
+    cdef floating decoded[BLOCK]
+    cdef double lanes[LANES]
+    cdef Py_ssize_t at = begin, n
+    cdef Py_ssize_t stride = BLOCK if span.layout != NULL else end - begin
+    memset(&lanes[0], 0, sizeof(lanes))
+    while at < end:
+        n = min(stride, end - at)
+        add_squares(&lanes[0], unscaled(span, at, n, &decoded[0]), n, work.scale)
+        at += n
+    work.sums[GRAD_SQUARES][piece] = add_lanes(&lanes[0])
+
+
+cdef inline void measure_piece(floating* p, const Work* work, const Span* span, Py_ssize_t begin,
+                               Py_ssize_t end, Py_ssize_t piece) noexcept nogil:
+    """The sums of a rule that looks before it updates: of terms that stay in cache."""
+    cdef const Rule* rule = rule_of(work, span)
+    cdef floating decoded[BLOCK]
+    cdef floating blocks[MOST_TERMS][BLOCK]
+    cdef double lanes[MOST_SUMS][LANES]
+    cdef floating* terms[MOST_TERMS]
+    cdef floating* state[MOST_STREAMS]
+    cdef const floating* sources[MOST_TERMS + 1]
+    cdef Py_ssize_t at = begin, n
+    cdef int i
+    memset(&lanes[0][0], 0, sizeof(lanes))
+    for i in range(MOST_TERMS):
+        terms[i] = &blocks[i][0]
+        sources[i] = terms[i]
+    while at < end:
+        n = min(<Py_ssize_t> BLOCK, end - at)
+        point(span, rule.state, at, &state[0])
+        sources[PARAM] = <const floating*> (p + at)
+        call_measure(rule, work.rows + span.row * WIDTH, <const floating*> (p + at),
+                     gradient(work, span, at, n, &decoded[0]), &state[0], &terms[0], n)
+        for i in range(rule.sums):
+            add_products(&lanes[i][0], sources[rule.sum[i].left],
+                         NULL if rule.sum[i].right == NOTHING else sources[rule.sum[i].right], n)
+        at += n
+    for i in range(rule.sums):
+        work.sums[i][piece] = add_lanes(&lanes[i][0])
+
+
+cdef inline void direct_piece(floating* p, const Work* work, const Span* span, Py_ssize_t begin,
+                              Py_ssize_t end, Py_ssize_t piece) noexcept nogil:
+    """The direction of a matrix rule, into the scratch that follows its state."""
+    cdef const Rule* rule = rule_of(work, span)
+    cdef floating decoded[BLOCK]
+    cdef floating* state[MOST_STREAMS]
+    cdef Py_ssize_t at = begin, n
+    while at < end:
+        n = min(<Py_ssize_t> BLOCK, end - at)
+        point(span, rule.state + 1, at, &state[0])
+        call_measure(rule, work.rows + span.row * WIDTH, <const floating*> (p + at),
+                     gradient(work, span, at, n, &decoded[0]), &state[0], &state[rule.state], n)
+        at += n
+
+
+cdef inline void update_piece(floating* p, const Work* work, const Span* span, Py_ssize_t begin,
+                              Py_ssize_t end, Py_ssize_t piece) noexcept nogil:
+    """Elements begin … end of one array. Tracking adds sums over blocks that are in cache anyway."""
+    cdef const Rule* rule = rule_of(work, span)
+    cdef floating decoded[BLOCK]
+    cdef floating before[BLOCK]
+    cdef floating* state[MOST_STREAMS]
+    cdef const floating* grad
+    cdef Py_ssize_t at = begin, n
+    cdef Py_ssize_t stride = BLOCK if work.track or decodes(work, span) else end - begin
+    cdef Sums sums = Sums(0, 0, 0, 0)
+    while at < end:
+        n = min(stride, end - at)
+        point(span, rule.state + rule.matrix, at, &state[0])
+        grad = gradient(work, span, at, n, &decoded[0])
+        if work.track:
+            memcpy(&before[0], p + at, n * sizeof(floating))
+        call_update(rule, work.rows + span.row * WIDTH, p + at, grad, &state[0], n)
+        if work.track:
+            if scale_of(work, span) != 1:  # what is tracked is the caller's gradient
+                grad = unscaled(span, at, n, &decoded[0])
+            add_block(&sums, <const floating*> (p + at), <const floating*> &before[0], grad, n)
+        at += n
+    if work.track:
+        work.sums[GRAD_SQUARES][piece] = sums.grad
+        work.sums[UPDATE_SQUARES][piece] = sums.update
+        work.sums[PARAM_SQUARES][piece] = sums.param
+        work.sums[PRODUCTS][piece] = sums.product
+
+
+cdef inline void visit_piece(floating* p, const Work* work, const Span* span, Py_ssize_t begin,
+                             Py_ssize_t end, Py_ssize_t piece, Sweep what) noexcept nogil:
+    if what == MEASURE:
+        if rule_of(work, span).sums > 0:
+            measure_piece(p, work, span, begin, end, piece)
+    elif what == DIRECT:
+        if rule_of(work, span).matrix:
+            direct_piece(p, work, span, begin, end, piece)
+    else:
+        update_piece(p, work, span, begin, end, piece)
+
+
+cdef inline void visit_chunk(const Work* work, Py_ssize_t chunk, Sweep what) noexcept nogil:
+    cdef Py_ssize_t low = chunk * CHUNK, high = low + CHUNK
+    cdef Py_ssize_t i = work.first[chunk], piece = work.piece[chunk], begin, end
+    cdef const Span* span
+    while i < work.span_count and work.spans[i].start < high:
+        span = &work.spans[i]
+        begin = max(low - span.start, <Py_ssize_t> 0)
+        end = min(high - span.start, span.length)
+        if begin < end and (span.grad != NULL or span.layout != NULL):
+            if what == REDUCE:  # a wide gradient's squares may be beyond the parameter's range
+                if span.param.format == F64 or span.wide:
+                    reduce_piece(<double*> NULL, work, span, begin, end, piece)
+                else:
+                    reduce_piece(<float*> NULL, work, span, begin, end, piece)
+            elif span.param.format == F64:
+                visit_piece(<double*> span.param.data, work, span, begin, end, piece, what)
+            else:
+                visit_piece(<float*> span.param.data, work, span, begin, end, piece, what)
+        i += 1
+        piece += 1
+
+
+cdef inline void sweep_range(const Work* work, Sweep what, Py_ssize_t thread,
+                             Py_ssize_t team) noexcept nogil:
+    """The chunks of one thread: a contiguous share, so that it finds its state where it left it."""
+    cdef Py_ssize_t low = work.chunk_count * thread // team
+    cdef Py_ssize_t high = work.chunk_count * (thread + 1) // team
+    cdef Py_ssize_t i, begin
+    if what == UPDATE_BACKWARDS:
+        while high > low:
+            begin = max(low, high - RUN)
+            for i in range(begin, high):
+                visit_chunk(work, i, what)
+            high = begin
+    else:
+        for i in range(low, high):
+            visit_chunk(work, i, what)
+
+
+cdef inline void sweep(const Work* work, Sweep what, int team) noexcept nogil:
+    cdef Py_ssize_t thread
+    if team == 1:
+        sweep_range(work, what, 0, 1)
+        return
+    for thread in prange(team, schedule="static", chunksize=1, num_threads=team):
+        sweep_range(work, what, thread, team)

@@ -1,0 +1,130 @@
+"""What a step is to the kernels, and what the kernels are to a step.
+
+A plan (_plan.pyx, compiled once) fills a `Work`; a build of the kernels (_kernels_*.pyx, one for each
+instruction set) offers `Kernels`. Nothing else passes between the two.
+"""
+
+cdef enum:
+    CHUNK = 4096      # elements; also the unit of the deterministic reductions
+    BLOCK = 1024      # elements decoded at a time: 8 KB of float64 in a 32 KB L1 cache
+    ALIGN = 256       # every array begins at a multiple of this in the virtual concatenation
+    WIDTH = 24        # doubles of a row: its head and the rule's own coefficients
+    MOST_STREAMS = 5  # state arrays of a parameter, the scratch of a matrix rule included
+    MOST_NUMBERS = 4  # that a rule keeps for each array between steps
+    MOST_TERMS = 2    # blocks that a measuring rule fills
+    MOST_SUMS = 4     # over an array, of a measuring rule or of a tracked step
+    MOST_RULES = 64
+    MAX_DIMS = 64     # NumPy's own limit
+
+cdef enum Format:
+    F32 = 0
+    F64 = 1
+    F16 = 2
+    BF16 = 3
+
+# A strided array, its axes in the order in which the parameter's memory walks them (slowest first),
+# those that can be walked as one merged.
+cdef struct Layout:
+    const char* data
+    Format format
+    int ndim
+    Py_ssize_t shape[MAX_DIMS]
+    Py_ssize_t strides[MAX_DIMS]
+
+# Memory that a rule reads and writes beside the gradient: the parameter, or an array of its state.
+cdef struct Stream:
+    char* data         # NULL: the group does not use it
+    Format format
+
+cdef struct Span:
+    Stream param
+    Stream state[MOST_STREAMS]  # in the order in which the rule names it
+    const char* grad      # a gradient in the parameter's format and order; NULL: see the layout
+    const Layout* layout  # NULL: see grad; both NULL: no gradient this step
+    Py_ssize_t start      # in the virtual concatenation
+    Py_ssize_t length     # elements
+    Py_ssize_t row        # of the coefficients, -1: none yet
+    bint wide             # the gradient is scaled in double precision before it is rounded
+
+# The head of every rule's coefficients: what becomes of the gradient first.
+cdef struct Head:
+    double scale         # multiplies it: its sign, grad_scale and the clipping coefficient
+    double clip_value    # then clamps it to ±this
+    double weight_decay  # then adds this times the parameter (L2)
+
+# --- rules ---
+
+# The update of n elements: row of coefficients, parameter, gradient, state.
+ctypedef void (*SingleUpdate)(const double*, float*, const float*, float**, Py_ssize_t) noexcept nogil
+ctypedef void (*DoubleUpdate)(const double*, double*, const double*, double**, Py_ssize_t) noexcept nogil
+# The same before it, which writes blocks of terms and perhaps the state, but not the parameter.
+ctypedef void (*SingleMeasure)(const double*, const float*, const float*, float**, float**,
+                               Py_ssize_t) noexcept nogil
+ctypedef void (*DoubleMeasure)(const double*, const double*, const double*, double**, double**,
+                               Py_ssize_t) noexcept nogil
+# The coefficients of an array's t-th step: hyperparameters, t, the array's numbers (which are
+# advanced), row.
+ctypedef void (*Fill)(const double*, double, double*, double*) noexcept nogil
+# What the sums change in them: sums, elements that were summed, the array's numbers, row.
+ctypedef void (*Conclude)(const double*, double, double*, double*) noexcept nogil
+
+cdef enum:  # what a sum multiplies, element by element
+    NOTHING = -1   # a plain sum of the other
+    TERM_0 = 0
+    TERM_1 = 1
+    PARAM = 2
+
+cdef struct Sum:
+    int left
+    int right
+
+cdef struct Rule:
+    SingleUpdate single
+    DoubleUpdate double_
+    SingleMeasure measure_single  # NULL: one sweep is enough
+    DoubleMeasure measure_double
+    Fill fill
+    Conclude conclude             # NULL: the coefficients do not depend on sums
+    int state
+    int numbers
+    int sums
+    Sum sum[MOST_SUMS]
+    bint joint                    # the sums run over all arrays of the step, not over each
+    bint squares                  # it keeps squares of gradients
+    bint matrix                   # `measure` writes a direction for NumPy to work on, see Optimizer
+
+# --- a sweep over the chunks ---
+
+cdef enum Sweep:
+    REDUCE      # the squares of the gradients
+    MEASURE     # the sums of measuring rules
+    DIRECT      # the directions of matrix rules, into scratch
+    UPDATE
+    UPDATE_BACKWARDS
+
+cdef struct Work:
+    const Span* spans
+    Py_ssize_t span_count
+    Py_ssize_t chunk_count
+    const Py_ssize_t* first  # first span of each chunk
+    const Py_ssize_t* piece  # number of the first piece of each chunk
+    const double* rows       # WIDTH doubles each
+    const int* rules         # of each row, in `table`
+    const Rule* table
+    double* sums[MOST_SUMS]  # by piece: of the gradient's squares; of a rule; or the tracked ones
+    double scale             # REDUCE: of the elements whose squares are summed
+    double prescale          # of all gradients, in double precision; 1: they are taken as they are
+    double wide_scale        # the same of the wide ones
+    bint track
+
+cdef enum:  # the sums of a tracked step
+    GRAD_SQUARES = 0
+    UPDATE_SQUARES = 1
+    PARAM_SQUARES = 2
+    PRODUCTS = 3  # of gradient and update
+
+cdef struct Kernels:
+    void (*sweep)(const Work*, Sweep, int) noexcept nogil  # over all chunks, by so many threads
+    Rule rules[MOST_RULES]
+    int rule_count
+    bint has_fma

@@ -1,0 +1,58 @@
+"""SGD: Robbins & Monro 1951; momentum: Polyak 1964, Sutskever et al. 2013."""
+
+from fastgd._engine._work cimport Head
+from fastgd._engine.rules._common cimport floating, fma, prepare
+
+cdef struct SGDHyper:
+    double lr
+    double momentum
+    double dampening
+    double weight_decay
+    double nesterov
+    double lr_in_momentum
+
+cdef struct SGD:
+    Head head
+    double lr           # without a buffer
+    double momentum
+    double inflow       # of the gradient into the buffer
+    double outflow      # of the buffer into the parameter
+    double lookahead    # of the gradient into Nesterov's direction
+    double nesterov
+
+
+cdef inline void sgd_fill(const double* hyper, double t, double* numbers, double* row) noexcept nogil:
+    cdef const SGDHyper* h = <const SGDHyper*> hyper
+    cdef SGD* k = <SGD*> row
+    k.head.weight_decay = h.weight_decay
+    k.lr = h.lr
+    k.momentum = h.momentum
+    k.outflow = 1.0 if h.lr_in_momentum else h.lr
+    k.lookahead = h.lr if h.lr_in_momentum else 1.0
+    k.inflow = k.lookahead if t == 1 else k.lookahead * (1.0 - h.dampening)
+    k.nesterov = h.nesterov
+
+
+cdef inline void sgd_loop(const double* row, floating* p, const floating* grad, floating* buf,
+                          Py_ssize_t n, bint momentum, bint nesterov) noexcept nogil:
+    cdef SGD k = (<const SGD*> row)[0]
+    cdef floating lr = <floating> (k.outflow if momentum else k.lr), decay = <floating> k.momentum
+    cdef floating g
+    cdef Py_ssize_t i
+    for i in range(n):
+        g = prepare(&k.head, grad[i], p[i])
+        if momentum:
+            buf[i] = fma(decay, buf[i], <floating> k.inflow * g)
+            g = fma(decay, buf[i], <floating> k.lookahead * g) if nesterov else buf[i]
+        p[i] = fma(-lr, g, p[i])
+
+
+cdef inline void sgd(const double* row, floating* p, const floating* grad, floating** state,
+                     Py_ssize_t n) noexcept nogil:
+    """State: momentum_buffer."""
+    if state[0] == NULL:
+        sgd_loop(row, p, grad, state[0], n, False, False)
+    elif (<const SGD*> row).nesterov == 0:
+        sgd_loop(row, p, grad, state[0], n, True, False)
+    else:
+        sgd_loop(row, p, grad, state[0], n, True, True)

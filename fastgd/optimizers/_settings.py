@@ -1,0 +1,132 @@
+"""The hyperparameters of a group: as steps take them, and as the mapping that users see."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, MutableMapping
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from fastgd._arguments import suggestion
+from fastgd._arrays.tree import Array
+from fastgd.optimizers._declaration import OTHER_NAMES
+from fastgd.optimizers._fields import Values, evaluate, is_scheduled
+
+if TYPE_CHECKING:
+    from fastgd.optimizers._base import Optimizer
+
+
+class Settings:
+    """One group's class and hyperparameters, checked. Never changed: an assignment makes another."""
+
+    __slots__ = ("kind", "maximize", "packed", "scheduled", "values")
+
+    def __init__(self, kind: type[Optimizer], values: Mapping[str, Any]) -> None:
+        self.kind = kind
+        self.values = kind.declaration.checked(values)
+        kind.check_together(self.values)
+        self.scheduled = tuple(key for key, value in self.values.items() if is_scheduled(value))
+        self.maximize: bool = self.values["maximize"]
+        # What the engine reads; where something is scheduled, of what `at` returns.
+        self.packed = None if self.scheduled else kind.declaration.packed(self.values)
+
+    def at(self, step: int) -> Settings:
+        """With every schedule evaluated at `step`, and checked."""
+        if not self.scheduled:
+            return self
+        now: Settings = object.__new__(Settings)
+        now.kind, now.maximize, now.scheduled = self.kind, self.maximize, ()
+        now.values = dict(self.values)
+        checks = self.kind.declaration.checks
+        for key in self.scheduled:
+            now.values[key] = evaluate(checks[key], key, self.values[key], step)
+        now.packed = self.kind.declaration.packed(now.values)
+        return now
+
+    def changed(self, changes: Mapping[str, Any]) -> Settings:
+        return Settings(self.kind, {**self.values, **changes})
+
+    def direct(self, direction: Array) -> None:
+        """What the class makes of a matrix rule's direction, in place."""
+        self.kind.direct(direction, self.values)
+
+
+class ParamGroup(MutableMapping[str, Any]):
+    """One parameter group: its arrays under "params", and its hyperparameters.
+
+    Assigning a hyperparameter, `group["lr"] = 0.01`, checks it at once and takes effect at the next
+    step. Keys cannot be added or removed, and the arrays change through the optimizer only. Two groups
+    are equal if they are the same one of the same optimizer: what is in them are arrays, which have no
+    one truth value.
+    """
+
+    __slots__ = ("_index", "_optimizer")
+
+    def __init__(self, optimizer: Optimizer, index: int) -> None:
+        object.__setattr__(self, "_optimizer", optimizer)
+        object.__setattr__(self, "_index", index)
+
+    @property
+    def _settings(self) -> Settings:
+        return self._optimizer._bound.groups[self._index]
+
+    @property
+    def optimizer(self) -> type[Optimizer]:
+        """The class whose rule updates the group."""
+        return self._settings.kind
+
+    @property
+    def current(self) -> Values:
+        """The hyperparameters as the next step takes them: schedules evaluated at its step count."""
+        return dict(self._settings.at(self._optimizer.step_count).values)
+
+    def __getitem__(self, key: str) -> Any:
+        if key == "params":
+            return list(self._optimizer._bound.members[self._index].params)
+        return self._settings.values[key]
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self.update({key: value})
+
+    def update(self, other: Any = (), /, **values: Any) -> None:
+        """Assign several hyperparameters at once, checked together: all of them or none."""
+        changes = dict(other, **values)
+        if "params" in changes:
+            raise TypeError(
+                "the arrays of a group cannot be assigned; use rebind() or add_param_group()"
+            )
+        self._optimizer._assign(self._index, changes)
+
+    def __delitem__(self, key: str) -> NoReturn:
+        raise TypeError(f"a parameter group always has {key!r}; assign it another value instead")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(("params", *self._settings.values))
+
+    def __len__(self) -> int:
+        return 1 + len(self._settings.values)
+
+    def __setattr__(self, name: str, value: Any) -> NoReturn:
+        known = self._settings.values
+        if name in known:
+            raise AttributeError(f"assign a hyperparameter as an item: group[{name!r}] = {value!r}")
+        raise AttributeError(
+            f"a parameter group has no attribute {name!r}{suggestion(name, known, OTHER_NAMES)}"
+        )
+
+    def __getattr__(self, name: str) -> NoReturn:
+        if not name.startswith("_") and name in self._settings.values:
+            raise AttributeError(f"a hyperparameter is an item of the group: group[{name!r}]")
+        raise AttributeError(f"a parameter group has no attribute {name!r}")
+
+    def __reduce__(self) -> Any:
+        return ParamGroup, (self._optimizer, self._index)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, ParamGroup):
+            return NotImplemented
+        return self._optimizer is other._optimizer and self._index == other._index
+
+    def __hash__(self) -> int:
+        return hash((id(self._optimizer), self._index))
+
+    def __repr__(self) -> str:
+        return f"ParamGroup({dict(self)!r})"
