@@ -12,7 +12,8 @@ import fastgd
 from fastgd import schedules
 from tests.engine.bad_arrays import ones
 from tests.engine.bad_inputs import Row, World
-from tests.reference import DEFAULTS
+from tests.reference import SPECS
+from tests.specs._spec import FLAG, FRACTION, NONNEGATIVE, PAIR, POSITIVE
 
 NAN, INF = math.nan, math.inf
 HUGE = 10**400  # beyond a double
@@ -25,7 +26,7 @@ NUMBERS: list[tuple[Any, type[Exception]]] = [
 ]  # fmt: skip
 FEW = [NUMBERS[i] for i in (0, 2, 3, 6, 7, 9, 12, 19)]  # for what has the same check as others
 NEGATIVE = [(-1, ValueError), (-1e-300, ValueError), (np.float64(-0.5), ValueError)]
-FRACTION = [(1, ValueError), (1.0, ValueError), (np.float32(1.5), ValueError), (-0.1, ValueError)]
+FRACTIONS = [(1, ValueError), (1.0, ValueError), (np.float32(1.5), ValueError), (-0.1, ValueError)]
 FLAGS: list[tuple[Any, type[Exception]]] = [
     (x, TypeError) for x in (0, 1, None, "True", [True], len, ones(1))
 ]
@@ -39,13 +40,10 @@ PAIRS: list[tuple[Any, type[Exception]]] = [
 
 
 def bad_values_of(optimizer: str, name: str) -> list[tuple[Any, type[Exception]]]:
-    default = DEFAULTS[optimizer].get(name, False)
-    if isinstance(default, bool):
-        return FLAGS
-    if isinstance(default, tuple):
-        return PAIRS
+    kind = FLAG if name == "maximize" else SPECS[optimizer].hyper[name].kind
     numbers = NUMBERS if (optimizer, name) == ("SGD", "lr") else FEW
-    return numbers + {"alpha": FRACTION, "dampening": []}.get(name, NEGATIVE)
+    also = {NONNEGATIVE: NEGATIVE, POSITIVE: [*NEGATIVE, (0, ValueError)], FRACTION: FRACTIONS}
+    return {FLAG: FLAGS, PAIR: PAIRS}.get(kind) or numbers + also.get(kind, [])
 
 
 def short(value: Any) -> str:
@@ -60,8 +58,8 @@ def assigned(world: World, given: Any) -> None:
 
 def hyperparameter_rows() -> Iterator[Row]:
     """By assignment for all; in the constructor and in groups for a few, as cases.py has more."""
-    for optimizer, defaults in DEFAULTS.items():
-        for name in (*defaults, "maximize"):
+    for optimizer, spec in SPECS.items():
+        for name in (*spec.hyper, "maximize"):
             for value, exception in bad_values_of(optimizer, name):
                 yield Row(
                     f"assign-{optimizer}-{name}-{short(value)}",

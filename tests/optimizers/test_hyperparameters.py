@@ -16,27 +16,26 @@ import pytest
 
 import fastgd
 from tests.cases import CASES, ERROR_CASES, ErrorCase
-from tests.reference import COMMON, DEFAULTS, OPTIMIZERS
+from tests.reference import COMMON, OPTIMIZERS, SPECS
 from tests.support import assert_same_bits, optimizer
-
-EXTRA = {"lr_in_momentum", "eps_hat", "eps_inside", *COMMON}  # keyword-only: not PyTorch's
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_signature(name: str) -> None:
     parameters = list(inspect.signature(getattr(fastgd, name)).parameters.values())
     assert parameters[0].name == "params"
-    documented = {**DEFAULTS[name], **COMMON}
+    documented = {**SPECS[name].defaults, **COMMON}
     assert [p.name for p in parameters[1:]] == list(documented)
     assert {p.name: p.default for p in parameters[1:]} == documented
     keyword_only = {p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
-    assert keyword_only == EXTRA & set(documented)
+    ours = {key for key, h in SPECS[name].hyper.items() if h.ours}
+    assert keyword_only == ours | set(COMMON)
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_option_has_a_case(name: str) -> None:
     tried = {key for case in CASES if case.optimizer == name for key in case.kwargs}
-    assert tried == set(DEFAULTS[name]) | set(COMMON) - {"nonfinite"}  # that: test_options.py
+    assert tried == set(SPECS[name].hyper) | set(COMMON) - {"nonfinite"}  # that: test_options.py
 
 
 def test_case_names_are_unique() -> None:
@@ -67,11 +66,16 @@ def test_a_groups_own_value_is_refused(case: ErrorCase) -> None:
         assert re.search(pattern, str(caught.value)), f"{caught.value} does not say {pattern}"
 
 
-ONE_VALUE = [
-    case for case in GROUP_ERRORS if len(case.kwargs) == 1 and "nesterov" not in case.kwargs
+# One value; not one that is used once, when the state is made: PyTorch's param_groups hold it too, but
+# setting it is moot.
+SETTABLE = [
+    case
+    for case in GROUP_ERRORS
+    if len(case.kwargs) == 1
+    and not any(SPECS[case.optimizer].hyper[key].once for key in case.kwargs)
+    and case not in SPECS[case.optimizer].errors
+    and case.name not in {f"{case.optimizer}-{e.name}" for e in SPECS[case.optimizer].errors}
 ]
-# Used once, when the state is made: PyTorch's param_groups hold it too, but setting it is moot.
-SETTABLE = [case for case in ONE_VALUE if "initial_accumulator_value" not in case.kwargs]
 
 
 @pytest.mark.parametrize("case", SETTABLE, ids=str)

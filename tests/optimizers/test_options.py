@@ -11,7 +11,7 @@ import pytest
 import fastgd
 from tests.cases import falling
 from tests.fma import Array
-from tests.reference import OPTIMIZERS, Reference, global_norm
+from tests.reference import OPTIMIZERS, SPECS, Reference, global_norm
 from tests.support import (
     assert_same_bits,
     assert_same_state,
@@ -125,47 +125,13 @@ def test_clip_value_keeps_nan(dtype: type[np.floating]) -> None:
     assert_same_bits(p, np.array([np.nan, -0.5, 0.5, -0.25, -0.5], dtype))
 
 
-OVERRIDES: dict[str, list[dict[str, Any]]] = {
-    "SGD": [
-        {},
-        {"lr": falling, "momentum": 0.9, "nesterov": True},
-        {"weight_decay": 0.3, "maximize": True},
-        {"momentum": 0.5, "dampening": 0.2, "lr_in_momentum": True},
-    ],
-    "Adam": [
-        {},
-        {"lr": falling, "amsgrad": True},
-        {"betas": (0.5, 0.7), "maximize": True},
-        {"eps": 0.1, "eps_hat": True, "weight_decay": 0.2},
-    ],
-    "AdamW": [
-        {},
-        {"weight_decay": 0.0, "amsgrad": True},
-        {"lr": 0.5, "maximize": True},
-        {"eps": 0.1, "eps_hat": True, "betas": (0.0, 0.5)},
-    ],
-    "Adagrad": [
-        {},
-        {"lr_decay": 0.5, "initial_accumulator_value": 0.25},
-        {"eps": 0.1, "eps_inside": True, "maximize": True},
-        {"weight_decay": 0.2, "lr": falling},
-    ],
-    "RMSprop": [
-        {},
-        {"centered": True, "momentum": 0.9},
-        {"alpha": 0.5, "eps": 0.1, "eps_inside": True, "maximize": True},
-        {"momentum": 0.5, "lr_in_momentum": True, "lr": falling},
-    ],
-}
-
-
 @pytest.mark.parametrize("name", OPTIMIZERS)
 @pytest.mark.parametrize("clip_norm", [None, 2.0])
 def test_groups_override_everything_and_none_skips(
     name: str, clip_norm: float | None, dtype: type[np.floating], rng: np.random.Generator
 ) -> None:
     params = arrays(rng, dtype)
-    overrides = dict(zip(params, OVERRIDES[name], strict=True))
+    overrides = dict(zip(params, SPECS[name].overrides, strict=True))
     kwargs: dict[str, Any] = {"lr": 0.05, "clip_norm": clip_norm}
     ref = reference(name, params, overrides=overrides, **kwargs)
     groups = [{"params": {key: p}, **overrides[key]} for key, p in params.items()]

@@ -17,6 +17,7 @@ from fastgd import schedules
 from fastgd.averaging import ExponentialAverage, TailAverage
 from tests.cases import CASES, Case
 from tests.checkpoint.objects import everything, frozen
+from tests.reference import OPTIMIZERS, SPECS
 from tests.support import child_environment
 from tests.support import optimizer as make_optimizer
 
@@ -123,9 +124,6 @@ def test_every_option(case: Case, tmp_path: Path) -> None:
     assert_resumes(start, tmp_path / "run.npz")
 
 
-OPTIMIZERS = ["SGD", "Adam", "AdamW", "Adagrad", "RMSprop"]
-
-
 @pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_everything_on(name: str, sampler: str, tmp_path: Path) -> None:
@@ -137,7 +135,7 @@ def test_everything_on(name: str, sampler: str, tmp_path: Path) -> None:
         "clip_value": 0.3,
         "nonfinite": "skip",
     }
-    if name in ("SGD", "RMSprop"):
+    if "momentum" in SPECS[name].hyper:
         options["momentum"] = schedules.one_cycle_momentum(total_steps=40)
 
     def start(seed: int) -> Run:

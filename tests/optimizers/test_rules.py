@@ -64,10 +64,7 @@ def test_every_size(case: Case, dtype: type[np.floating], rng: np.random.Generat
 def test_state_before_the_first_step(case: Case, dtype: type[np.floating]) -> None:
     params = {"a": np.ones((2, 3), dtype), "b": np.ones(0, dtype)}
     opt = optimizer(case.optimizer, params, **case.kwargs)
-    initial = case.kwargs.get("initial_accumulator_value", 0)
-    expected = {
-        name: {slot: np.full_like(p, initial) for slot in case.slots} for name, p in params.items()
-    }
+    expected = Reference(case.optimizer, params, **case.kwargs).state
     assert_same_state(opt, {"a": 0, "b": 0}, expected)
     assert opt.step_count == 0
 

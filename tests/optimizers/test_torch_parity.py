@@ -20,7 +20,7 @@ import pytest
 
 from tests.cases import CASES, Case
 from tests.fma import Array
-from tests.reference import COMMON, DEFAULTS, Reference, at_step
+from tests.reference import COMMON, SPECS, Reference, at_step
 from tests.support import engine_multiply_add, optimizer, tame
 
 STEPS = 30
@@ -33,9 +33,12 @@ TORCH_CASES = [case for case in CASES if case.in_torch]
 
 def torch_hyper(case: Case, step: int) -> dict[str, Any]:
     """The case's hyperparameters as PyTorch takes them at this step."""
-    options = {**DEFAULTS[case.optimizer], **case.kwargs}
-    hyper = at_step(options, step)
-    return {k: v for k, v in hyper.items() if k not in {"lr_in_momentum", "eps_hat", "eps_inside"}}
+    hyper = at_step({**case.spec.defaults, **case.kwargs}, step)
+    return {name: value for name, value in hyper.items() if not is_ours(case, name)}
+
+
+def is_ours(case: Case, name: str) -> bool:
+    return name in case.spec.hyper and case.spec.hyper[name].ours
 
 
 class Torch:
@@ -44,12 +47,14 @@ class Torch:
     def __init__(self, case: Case, starts: list[Array]) -> None:
         self.case = case
         self.params = [torch.nn.Parameter(torch.from_numpy(p.copy())) for p in starts]
-        made = getattr(torch.optim, case.optimizer)
+        made = getattr(torch.optim, str(case.spec.torch))
         self.optimizer = made(self.params, foreach=False, **torch_hyper(case, 0))
 
     def step(self, grads: list[Array], step: int) -> None:
         hyper = torch_hyper(self.case, step)
-        hyper.pop("initial_accumulator_value", None)
+        for name, h in self.case.spec.hyper.items():
+            if h.once:
+                hyper.pop(name)
         self.optimizer.param_groups[0].update(hyper)
         for p, g in zip(self.params, grads, strict=True):
             p.grad = torch.from_numpy(g.copy())
@@ -122,10 +127,12 @@ def test_reference(case: Case, dtype: type[np.floating], rng: np.random.Generato
 
 def test_defaults_are_pytorchs() -> None:
     """Every default that both have is the same."""
-    for name, ours in DEFAULTS.items():
-        theirs = getattr(torch.optim, name)([torch.nn.Parameter(torch.zeros(1))]).defaults
-        for key, value in {**ours, "maximize": COMMON["maximize"]}.items():
-            if key not in {"lr_in_momentum", "eps_hat", "eps_inside"}:
+    for name, spec in SPECS.items():
+        if spec.torch is None:
+            continue
+        theirs = getattr(torch.optim, spec.torch)([torch.nn.Parameter(torch.zeros(1))]).defaults
+        for key, value in {**spec.defaults, "maximize": COMMON["maximize"]}.items():
+            if key not in spec.hyper or not spec.hyper[key].ours:
                 assert theirs[key] == value, f"{name} {key}"
 
 

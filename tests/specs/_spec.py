@@ -1,0 +1,167 @@
+"""What a file of this folder says about one optimizer, and the arithmetic that its reference shares.
+
+A reference rule is a function (p, g, state, h, t, fma) -> (new p, new state): one parameter array, its
+gradient in the same dtype, its state (arrays, and the numbers that the rule keeps), the hyperparameters
+as numbers, and the number of this step for this array (1 at the first). Nothing is changed in place.
+Coefficients are Python floats, rounded once to the parameter's dtype by `number`; everything else is
+computed in that dtype, rounding where the documentation of the optimizers says so.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+
+from tests.fma import Array, MultiplyAdd
+
+State: TypeAlias = dict[str, Any]
+Hyper: TypeAlias = Mapping[str, Any]
+Rule: TypeAlias = Callable[[Array, Array, State, Hyper, int, MultiplyAdd], tuple[Array, State]]
+
+COMMON: dict[str, Any] = {
+    "maximize": False,
+    "clip_norm": None,
+    "clip_value": None,
+    "nonfinite": "propagate",
+}
+
+# --- arithmetic ---
+
+
+def number(p: Array, coefficient: float) -> Any:
+    return p.dtype.type(coefficient)
+
+
+def lerp(start: Array, end: Array, keep: float, p: Array, fma: MultiplyAdd) -> Array:
+    """keep * start + (1 - keep) * end from the nearer end, as torch.lerp."""
+    weight = 1.0 - keep
+    if number(p, weight) < 0.5:
+        return fma(number(p, weight), end - start, start)
+    return fma(number(p, keep), start - end, end)
+
+
+def mean_square(average: Array, g: Array, keep: float, p: Array, fma: MultiplyAdd) -> Array:
+    """keep * average + (1 - keep) * g²."""
+    return fma(number(p, keep), average, number(p, 1.0 - keep) * g * g)
+
+
+def l2(p: Array, g: Array, h: Hyper, fma: MultiplyAdd) -> Array:
+    """The gradient with the L2 penalty's: g + weight_decay * p."""
+    return fma(number(p, h["weight_decay"]), p, g) if h["weight_decay"] else g
+
+
+def total(x: Array, y: Array | None = None) -> float:
+    """The sum of x * y, or of x, exact before it is rounded."""
+    wide = np.asarray(x, np.float64).ravel()
+    return math.fsum((wide if y is None else wide * np.asarray(y, np.float64).ravel()).tolist())
+
+
+# --- hyperparameters ---
+
+_NAN, _INF = math.nan, math.inf
+
+
+class Kind(NamedTuple):
+    """What a hyperparameter may be: numbers that are refused, and how many numbers it is."""
+
+    refused: tuple[float, ...]
+    count: int = 1
+
+
+REAL = Kind((_NAN, _INF))
+NONNEGATIVE = Kind((-0.5, _NAN, _INF))
+POSITIVE = Kind((-0.5, 0.0, _NAN, _INF))
+FRACTION = Kind((-0.5, 1.0, 1.5, _NAN, _INF))
+PAIR = Kind(FRACTION.refused, 2)
+TRIPLE = Kind(FRACTION.refused, 3)
+FLAG = Kind((), 0)
+
+
+class H(NamedTuple):
+    """A hyperparameter as documented."""
+
+    default: Any
+    kind: Kind
+    ours: bool = False  # keyword-only: PyTorch does not have it
+    once: bool = False  # read when the state is made only
+
+
+# --- schedules: functions of the number of steps taken, whose values are not round on purpose ---
+
+
+def falling(step: int) -> float:
+    return 0.05 / (1.0 + 0.3 * step)
+
+
+def wavy(step: int) -> float:
+    return 0.02 * (1.5 + math.sin(step))
+
+
+def rising_beta(step: int) -> float:
+    return 1.0 - 0.6 / (2.0 + step)
+
+
+def fading_decay(step: int) -> float:
+    return 0.1 * 0.7**step
+
+
+def shrinking_eps(step: int) -> float:
+    return 1e-3 * 0.5**step
+
+
+# --- an optimizer ---
+
+
+@dataclass(frozen=True)
+class ErrorCase:
+    """Constructor arguments that must be refused; the message must match every pattern."""
+
+    name: str
+    kwargs: Mapping[str, Any]
+    exception: type[Exception]
+    matches: tuple[str, ...]
+    optimizer: str = ""
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def no_state(h: Hyper) -> tuple[str, ...]:
+    return ()
+
+
+def zeros(p: Array, h: Hyper) -> State:
+    return {}
+
+
+@dataclass(frozen=True)
+class Spec:
+    """An optimizer as its documentation describes it."""
+
+    hyper: Mapping[str, H]  # in the order of the signature
+    rule: Rule
+    state: Callable[[Hyper], tuple[str, ...]]  # names of its arrays; `h` may hold schedules
+    cases: Mapping[str, Mapping[str, Any]]  # every option once, alone and together
+    overrides: Sequence[Mapping[str, Any]]  # four groups that differ in everything
+    first: Callable[[Array, Hyper], State] = zeros  # numbers; arrays that do not start at 0
+    errors: Sequence[ErrorCase] = ()  # what is refused beside single values out of range
+    golden: Mapping[str, Mapping[str, Any] | str] = field(default_factory=dict)
+    # ^ the cases of golden.json by "optimizer/case": the arguments, or why there are none
+    torch: str | None = None  # the class of torch.optim
+    keeps_squares: bool = True
+    # Rules whose step depends on sums over an array, of which no bits are promised: the errors of a
+    # step in units in the last place of the largest parameter and update. 0: exact.
+    ulps: int = 0
+    settle: int = 1  # steps after which every element has moved
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        return {name: h.default for name, h in self.hyper.items()}
+
+    @property
+    def exact(self) -> bool:
+        return self.ulps == 0

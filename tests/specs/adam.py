@@ -1,0 +1,127 @@
+"""Adam and AdamW."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from tests.fma import Array, MultiplyAdd
+from tests.specs._spec import (
+    FLAG,
+    NONNEGATIVE,
+    PAIR,
+    H,
+    Hyper,
+    Spec,
+    State,
+    fading_decay,
+    falling,
+    l2,
+    lerp,
+    mean_square,
+    number,
+    rising_beta,
+    shrinking_eps,
+)
+
+
+def adam(
+    p: Array, g: Array, state: State, h: Hyper, t: int, fma: MultiplyAdd
+) -> tuple[Array, State]:
+    return moments(p, l2(p, g, h, fma), state, h, t, fma)
+
+
+def adamw(
+    p: Array, g: Array, state: State, h: Hyper, t: int, fma: MultiplyAdd
+) -> tuple[Array, State]:
+    decayed = p * number(p, 1.0 - h["lr"] * h["weight_decay"])
+    return moments(decayed, g, state, h, t, fma)
+
+
+def moments(
+    p: Array, g: Array, state: State, h: Hyper, t: int, fma: MultiplyAdd
+) -> tuple[Array, State]:
+    beta1, beta2 = h["betas"]
+    root = math.sqrt(1.0 - beta2**t)
+    eps = h["eps"] / root if h["eps_hat"] else h["eps"]
+    m = lerp(state["exp_avg"], g, beta1, p, fma)
+    v = mean_square(state["exp_avg_sq"], g, beta2, p, fma)
+    new = {"exp_avg": m, "exp_avg_sq": v}
+    if h["amsgrad"]:
+        v = new["max_exp_avg_sq"] = np.maximum(state["max_exp_avg_sq"], v)
+    denominator = fma(np.sqrt(v), number(p, 1.0 / root), number(p, eps))
+    return fma(number(p, -(h["lr"] / (1.0 - beta1**t))), m / denominator, p), new
+
+
+LR = {"lr": 0.02}
+CASES: dict[str, dict[str, Any]] = {
+    "defaults": {},
+    "lr": LR,
+    "betas": {**LR, "betas": (0.6, 0.8)},
+    "betas-zero": {**LR, "betas": (0.0, 0.0)},
+    "eps": {**LR, "eps": 0.1},
+    "weight_decay": {**LR, "weight_decay": 0.3},
+    "weight_decay-zero": {**LR, "weight_decay": 0.0},
+    "amsgrad": {**LR, "amsgrad": True, "betas": (0.9, 0.7)},
+    "eps_hat": {**LR, "eps": 1e-3, "eps_hat": True},
+    "eps_hat-amsgrad": {
+        **LR,
+        "eps": 1e-3,
+        "eps_hat": True,
+        "amsgrad": True,
+        "weight_decay": 0.3,
+    },
+    "maximize": {**LR, "maximize": True, "weight_decay": 0.3},
+    "schedules": {"lr": falling, "eps": shrinking_eps, "weight_decay": fading_decay},
+    "schedule-beta1": {**LR, "betas": (rising_beta, 0.99)},
+    "schedule-betas": {**LR, "betas": (0.9, rising_beta), "amsgrad": True},
+    "clip_norm": {**LR, "clip_norm": 0.5},
+    "clip_both": {**LR, "clip_norm": 5.0, "clip_value": 0.2, "maximize": True},
+}
+
+
+def hyper(weight_decay: float) -> dict[str, H]:
+    return {
+        "lr": H(1e-3, NONNEGATIVE),
+        "betas": H((0.9, 0.999), PAIR),
+        "eps": H(1e-8, NONNEGATIVE),
+        "weight_decay": H(weight_decay, NONNEGATIVE),
+        "amsgrad": H(False, FLAG),
+        "eps_hat": H(False, FLAG, ours=True),
+    }
+
+
+def state(h: Hyper) -> tuple[str, ...]:
+    return ("exp_avg", "exp_avg_sq", *(("max_exp_avg_sq",) if h["amsgrad"] else ()))
+
+
+SPECS = {
+    "Adam": Spec(
+        hyper=hyper(0),
+        rule=adam,
+        state=state,
+        cases=CASES,
+        overrides=[
+            {},
+            {"lr": falling, "amsgrad": True},
+            {"betas": (0.5, 0.7), "maximize": True},
+            {"eps": 0.1, "eps_hat": True, "weight_decay": 0.2},
+        ],
+        torch="Adam",
+    ),
+    "AdamW": Spec(
+        hyper=hyper(1e-2),
+        rule=adamw,
+        state=state,
+        cases=CASES,
+        overrides=[
+            {},
+            {"weight_decay": 0.0, "amsgrad": True},
+            {"lr": 0.5, "maximize": True},
+            {"eps": 0.1, "eps_hat": True, "betas": (0.0, 0.5)},
+        ],
+        torch="AdamW",
+    ),
+}
