@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from fastgd._config import num_threads, set_num_threads, show_config
 from fastgd._engine import get_num_threads
 from fastgd.clipping import clip_grad_norm_, clip_grad_value_, global_norm
-from fastgd.optimizers import SGD, Adagrad, Adam, AdamW, RMSprop
+from fastgd.optimizers import *  # noqa: F403  their names stand there once
+from fastgd.optimizers import __all__ as _optimizers
 
 if TYPE_CHECKING:
     from fastgd import averaging, initializers, plot, schedules
@@ -29,10 +30,6 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "SGD",
-    "Adagrad",
-    "Adam",
-    "AdamW",
     "Checkpoint",
     "CheckpointError",
     "Diagnosis",
@@ -40,7 +37,6 @@ __all__ = [
     "History",
     "LRSweep",
     "MiniBatches",
-    "RMSprop",
     "Result",
     "StepInfo",
     "__version__",
@@ -62,6 +58,7 @@ __all__ = [
     "set_num_threads",
     "show_config",
 ]
+__all__ += _optimizers
 
 # Imported at first use, so that who wants an optimizer only does not wait for the rest. The module
 # of each name; a module's own name stands for the module.

@@ -49,9 +49,14 @@ class Case:
         return "clip_norm" in self.kwargs
 
     @property
+    def whole(self) -> bool:
+        """Whether an element of a step depends on others of its array, apart from clipping."""
+        return self.spec.whole(self.hyper)
+
+    @property
     def elementwise(self) -> bool:
         """Whether an element of a step depends on no other."""
-        return self.spec.exact and not self.clips_norm
+        return not self.whole and not self.clips_norm
 
     @property
     def in_torch(self) -> bool:
@@ -64,11 +69,13 @@ class Case:
         return self.name
 
 
-CASES = [
+ALL_CASES = [
     Case(f"{optimizer}-{name}", optimizer, kwargs)
     for optimizer, spec in SPECS.items()
     for name, kwargs in spec.cases.items()
 ]
+CASES = [case for case in ALL_CASES if not case.spec.matrices]  # for arrays of any shape
+MATRIX_CASES = [case for case in ALL_CASES if case.spec.matrices]
 
 NAN = math.nan
 # What belongs to an optimizer as a whole.
@@ -136,8 +143,10 @@ ERROR_CASES = [
 ]
 
 __all__ = [
+    "ALL_CASES",
     "CASES",
     "ERROR_CASES",
+    "MATRIX_CASES",
     "Case",
     "ErrorCase",
     "fading_decay",

@@ -16,7 +16,7 @@ from tests.fma import Array, MultiplyAdd, fused, rounded_twice
 from tests.specs import SPECS
 from tests.specs._spec import COMMON, Hyper, State, number
 
-OPTIMIZERS = tuple(SPECS)
+OPTIMIZERS = tuple(name for name, spec in SPECS.items() if not spec.matrices)  # of any shape
 
 
 def at_step(h: Hyper, step: int) -> dict[str, Any]:

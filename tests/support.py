@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 import fastgd
 from tests.fma import Array, MultiplyAdd, fused, rounded_twice
@@ -56,17 +57,35 @@ def assert_same_bits(actual: Array, expected: Array, where: str = "") -> None:
         raise AssertionError(f"{where}: only the sign of a zero differs")
 
 
+def assert_matches(actual: Array, expected: Array, ulps: int, where: str = "") -> None:
+    """The same bits, or where `ulps` says so as far apart as so many of the largest element's."""
+    if ulps == 0:
+        assert_same_bits(actual, expected, where)
+        return
+    assert (actual.dtype, actual.shape) == (expected.dtype, expected.shape), where
+    if expected.size:
+        bound = ulps * float(np.spacing(np.abs(expected).max()))
+        assert np.abs(actual - expected).max() <= bound, where
+
+
 def assert_same_state(
-    opt: Any, steps: Mapping[str, int], state: Mapping[str, Mapping[str, Array]], where: str = ""
+    opt: Any,
+    steps: Mapping[str, int],
+    state: Mapping[str, Mapping[str, Any]],
+    where: str = "",
+    ulps: int = 0,
 ) -> None:
-    """opt.state has exactly these step counts and slots, bit for bit."""
+    """opt.state has exactly these step counts, slots and numbers."""
     assert set(opt.state) == set(state), where
     for name, slots in state.items():
         entry = opt.state[name]
         assert set(entry) == {"step", *slots}, f"{where} {name}"
         assert entry["step"] == steps[name], f"{where} {name}"
         for slot, expected in slots.items():
-            assert_same_bits(entry[slot], expected, f"{where} {name} {slot}")
+            if isinstance(expected, float):
+                assert entry[slot] == pytest.approx(expected, rel=ulps * 2.0**-52, abs=0), slot
+            else:
+                assert_matches(entry[slot], expected, ulps, f"{where} {name} {slot}")
 
 
 def wide(rng: np.random.Generator, shape: int | tuple[int, ...], dtype: Any) -> Array:

@@ -21,6 +21,10 @@ class Layout(NamedTuple):
         plain = np.asarray(array)  # a subclass may have attributes of its own mind
         return cls(plain.shape, plain.dtype, plain.flags.c_contiguous)
 
+    def of_state(self, shape: tuple[int, ...]) -> Layout:
+        """Of an array of the state; one of another shape is C-contiguous."""
+        return self if shape == self.shape else Layout(shape, self.dtype, True)
+
     def shaped(self, flat: Array) -> Array:
         """A flat array in the parameter's memory order as a view of the parameter's shape."""
         return flat.reshape(self.shape) if self.c_contiguous else flat.reshape(self.shape[::-1]).T

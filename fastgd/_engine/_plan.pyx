@@ -8,7 +8,7 @@ cimport numpy as cnp
 from cpython.dict cimport PyDict_GetItem, PyDict_Next
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from cpython.ref cimport PyObject
-from libc.math cimport INFINITY, copysign, fabs, isfinite
+from libc.math cimport INFINITY, NAN, copysign, fabs, isfinite
 from libc.math cimport sqrt as root
 
 import numpy as np
@@ -61,7 +61,7 @@ cdef class Plan(Binding):
         groups: the number of the group of each array, ascending.
         rules: the name of each group's rule, and what it expects (see rules/table.pxd).
         state: for each array the arrays of its rule's state, None where unused; same size, dtype and
-            memory order as the parameter.
+            memory order as the parameter, but for those that only `direct` of a matrix rule uses.
         numbers: (number of arrays, MOST_NUMBERS) float64, what rules keep for each array.
         steps: how many steps each array has taken.
         step_count: of the optimizer.
@@ -89,6 +89,7 @@ cdef class Plan(Binding):
     cdef list directions      # the scratch of matrix rules: (array number, its view), or None
     cdef bint measures, tracked
     cdef double[:, ::1] tracked_sums
+    cdef double loss          # of this step, NaN if it was not given
 
     def __cinit__(self, list params, list names, tuple specs, Gate gate, list groups, list rules,
                   list state, cnp.ndarray numbers, list steps, Py_ssize_t step_count, tuple trees):
@@ -142,10 +143,11 @@ cdef class Plan(Binding):
         """
         return np.array(self.tracked_sums) if self.tracked else None
 
-    cdef Py_ssize_t take(self, grads, tuple groups, double grad_scale, limits, bint finite_only,
-                         bint track) except? -3:
+    cdef Py_ssize_t take(self, grads, tuple groups, double grad_scale, double loss, limits,
+                         bint finite_only, bint track) except? -3:
         """The step; see `step`."""
         cdef double clip_norm, clip_value
+        self.loss = loss
         try:
             self.collect(grads)
             groups = self.evaluated(groups)
@@ -223,6 +225,10 @@ cdef class Plan(Binding):
     cdef const Rule* rule(self, Py_ssize_t row) noexcept:
         return self.work.table + self.rules[row]
 
+    cdef const Rule* rule_of(self, Py_ssize_t i) noexcept:
+        """Of array i."""
+        return self.work.table + self.group_rules[self.groups[i]]
+
     cdef tuple evaluated(self, tuple groups):
         """The groups with their schedules evaluated, which is Python code."""
         for group in groups:
@@ -249,6 +255,7 @@ cdef class Plan(Binding):
                                 self.step_counts[i] + 1.0, &self.advanced[row].values[0],
                                 self.rows + row * WIDTH)
             self.head(row).scale = -1.0 if group.maximize else 1.0
+            self.head(row).loss = -self.loss if group.maximize else self.loss
         return 0
 
     cdef inline Head* head(self, Py_ssize_t row) noexcept:
@@ -268,7 +275,7 @@ cdef class Plan(Binding):
             self.manners[i] = self.manner(i)
             if self.manners[i] == 0:
                 continue
-            rule = self.work.table + self.group_rules[self.groups[i]]
+            rule = self.rule_of(i)
             key = (
                 self.groups[i], self.step_counts[i], self.manners[i], self.numbers[i].tobytes(),
                 i if rule.sums > 0 and not rule.joint else -1,
@@ -290,6 +297,7 @@ cdef class Plan(Binding):
         cdef Py_ssize_t i, culprit
         cdef bint reduce = clip_norm != INFINITY or finite_only
         cdef Pace pace = self.gate.pace
+        cdef list written = []
         cdef int team = pace.choose(self.elements, SERIAL_BELOW)
         self.work.track = track
         if reduce:
@@ -303,11 +311,13 @@ cdef class Plan(Binding):
         if self.directions is None:
             self.make_directions()
         if self.directions:
-            self.direct(groups, team)
+            written = self.direct(groups, team)
         if self.measures:
             self.measure(team)
         self.sweep(UPDATE_BACKWARDS if reduce or self.measures else UPDATE, team)
         pace.done(self.elements)
+        for target, source in written:
+            cnp.PyArray_CopyInto(<cnp.ndarray> target, <cnp.ndarray> source)
         self.commit(reported)
         self.tracked = track
         if track:
@@ -362,7 +372,7 @@ cdef class Plan(Binding):
         cdef const Rule* rule
         cdef list made = []
         for i in range(self.count):
-            rule = self.work.table + self.group_rules[self.groups[i]]
+            rule = self.rule_of(i)
             if rule.matrix:
                 array = np.empty_like(self.params[i], order="K", subok=False)
                 self.spans[i].state[rule.state].data = <char*> cnp.PyArray_DATA(array)
@@ -370,17 +380,20 @@ cdef class Plan(Binding):
         self.directions = made
         return 0
 
-    cdef int direct(self, tuple groups, int team) except -1:
-        """The directions, and what NumPy makes of them. Nothing else has been written so far, and
-        afterwards everything is bound anew, since Python code has run.
+    cdef list direct(self, tuple groups, int team):
+        """The directions, and what NumPy makes of them: pairs of a state array that is no stream of the
+        rule, and what it will hold. Nothing else has been written so far, and afterwards everything is
+        bound anew, since Python code has run.
         """
         cdef Py_ssize_t i
+        cdef list written = []
         self.sweep(DIRECT, team)
         for i, array in self.directions:
             if self.spans[i].row >= 0:
-                groups[self.groups[i]].direct(array)
+                written += groups[self.groups[i]].direct(
+                    array, self.params[i], self.state[i], self.step_counts[i] + 1)
         self.bind()
-        return 0
+        return written
 
     cdef int commit(self, grad_norm) except -1:
         """What the step changes beside the arrays."""
@@ -389,8 +402,21 @@ cdef class Plan(Binding):
             if self.spans[i].row >= 0:
                 self.step_counts[i] += 1
                 self.kept[i] = self.advanced[self.spans[i].row]
+        if self.measures:
+            self.share_numbers()
         self.grad_norm = grad_norm
         self.step_count += 1
+        return 0
+
+    cdef int share_numbers(self) noexcept:
+        """What a joint rule keeps is the same for all arrays of a group, those without a gradient too."""
+        cdef Py_ssize_t i, row, group
+        for row in range(self.row_count):
+            if self.rule(row).joint:
+                group = self.groups[self.leaders[row]]
+                for i in range(self.count):
+                    if self.spans[i].row < 0 and self.groups[i] == group:
+                        self.kept[i] = self.advanced[row]
         return 0
 
     cdef Py_ssize_t culprit(self, double factor, double clip_value) noexcept:
@@ -402,7 +428,7 @@ cdef class Plan(Binding):
         cdef double largest, size, scale = fabs(factor) if isfinite(factor) else 1
         for i in range(self.count):
             single = self.spans[i].param.format != F64
-            squares = (self.work.table + self.group_rules[self.groups[i]]).squares
+            squares = self.rule_of(i).squares
             largest = 2.0 ** 128 if single else INFINITY
             if squares:
                 largest = 2.0 ** 64 if single else 2.0 ** 512
@@ -427,7 +453,7 @@ cdef double clipped(double grad_scale, double norm, double clip_norm) noexcept:
     return grad_scale * (clip_norm / scaled)
 
 
-def step(optimizer, grads, double grad_scale):
+def step(optimizer, grads, double grad_scale, double loss=NAN):
     """Validate everything, then take the step.
 
     Args:
@@ -437,6 +463,7 @@ def step(optimizer, grads, double grad_scale):
             step when a gradient has a NaN or an infinity.
         grads: see Binding.collect.
         grad_scale: multiplies every gradient.
+        loss: for a rule that needs it.
 
     Returns:
         None; or the name of the first array with a non-finite gradient, which kept the step from being
@@ -450,7 +477,7 @@ def step(optimizer, grads, double grad_scale):
         bound = optimizer._bound
         plan = bound.plan
         options = bound.options
-        outcome = plan.take(grads, bound.groups, grad_scale, options.limits, options.finite_only,
+        outcome = plan.take(grads, bound.groups, grad_scale, loss, options.limits, options.finite_only,
                             optimizer.track_norms)
         return None if outcome == TAKEN else plan.names[outcome]
     finally:

@@ -141,13 +141,14 @@ cdef inline void measure_piece(floating* p, const Work* work, const Span* span, 
     cdef double lanes[MOST_SUMS][LANES]
     cdef floating* terms[MOST_TERMS]
     cdef floating* state[MOST_STREAMS]
-    cdef const floating* sources[MOST_TERMS + 1]
+    cdef const floating* sources[MOST_TERMS + 2]
     cdef Py_ssize_t at = begin, n
     cdef int i
     memset(&lanes[0][0], 0, sizeof(lanes))
     for i in range(MOST_TERMS):
         terms[i] = &blocks[i][0]
         sources[i] = terms[i]
+    sources[NOTHING] = NULL
     while at < end:
         n = min(<Py_ssize_t> BLOCK, end - at)
         point(span, rule.state, at, &state[0])
@@ -155,8 +156,7 @@ cdef inline void measure_piece(floating* p, const Work* work, const Span* span, 
         call_measure(rule, work.rows + span.row * WIDTH, <const floating*> (p + at),
                      gradient(work, span, at, n, &decoded[0]), &state[0], &terms[0], n)
         for i in range(rule.sums):
-            add_products(&lanes[i][0], sources[rule.sum[i].left],
-                         NULL if rule.sum[i].right == NOTHING else sources[rule.sum[i].right], n)
+            add_products(&lanes[i][0], sources[rule.sum[i].left], sources[rule.sum[i].right], n)
         at += n
     for i in range(rule.sums):
         work.sums[i][piece] = add_lanes(&lanes[i][0])

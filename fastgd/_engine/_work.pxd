@@ -11,7 +11,7 @@ cdef enum:
     WIDTH = 24        # doubles of a row: its head and the rule's own coefficients
     MOST_STREAMS = 5  # state arrays of a parameter, the scratch of a matrix rule included
     MOST_NUMBERS = 4  # that a rule keeps for each array between steps
-    MOST_TERMS = 2    # blocks that a measuring rule fills
+    MOST_TERMS = 3    # blocks that a measuring rule fills
     MOST_SUMS = 4     # over an array, of a measuring rule or of a tracked step
     MOST_RULES = 64
     MAX_DIMS = 64     # NumPy's own limit
@@ -51,6 +51,7 @@ cdef struct Head:
     double scale         # multiplies it: its sign, grad_scale and the clipping coefficient
     double clip_value    # then clamps it to ±this
     double weight_decay  # then adds this times the parameter (L2)
+    double loss          # of a rule whose step needs it
 
 # --- rules ---
 
@@ -69,10 +70,11 @@ ctypedef void (*Fill)(const double*, double, double*, double*) noexcept nogil
 ctypedef void (*Conclude)(const double*, double, double*, double*) noexcept nogil
 
 cdef enum:  # what a sum multiplies, element by element
-    NOTHING = -1   # a plain sum of the other
     TERM_0 = 0
     TERM_1 = 1
-    PARAM = 2
+    TERM_2 = 2
+    PARAM = 3
+    NOTHING = 4  # on the right: a plain sum of what is on the left
 
 cdef struct Sum:
     int left
@@ -91,7 +93,7 @@ cdef struct Rule:
     Sum sum[MOST_SUMS]
     bint joint                    # the sums run over all arrays of the step, not over each
     bint squares                  # it keeps squares of gradients
-    bint matrix                   # `measure` writes a direction for NumPy to work on, see Optimizer
+    bint matrix                   # `measure` writes a direction for NumPy to work on, see _plan.pyx
 
 # --- a sweep over the chunks ---
 

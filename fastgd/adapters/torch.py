@@ -7,7 +7,9 @@ group, `optimizer.params` in fastgd (dicts in their own order) and the list give
 Some things do not pass over. Functions of the step: to PyTorch goes their present value, for a
 `torch.optim.lr_scheduler` to change; from PyTorch comes a number, which does not replace a function
 here. Clipping and `nonfinite` are not part of torch.optim; see `torch.nn.utils.clip_grad_norm_`, which
-adds 1e-6 to the norm. And lr_in_momentum, eps_hat and eps_inside are other formulas than PyTorch's.
+adds 1e-6 to the norm. Keyword-only arguments of a class here, such as eps_hat, are other formulas than
+PyTorch's. PyTorch casts the numbers that a rule keeps, such as NAdam's mu_product, to the parameter's
+dtype.
 
 Needs `pip install "fastgd[torch]"`.
 """
@@ -161,10 +163,11 @@ def _export(optimizer: Optimizer, like: Any) -> dict[str, Any]:
         _templates(kind, like, len(optimizer.param_groups)),
         strict=True,
     ):
-        if template.get("decoupled_weight_decay", kind == "AdamW") != (kind == "AdamW"):
+        other = _other_decay(kind, template)
+        if other:
             raise ValueError(
-                f"the PyTorch optimizer has decoupled_weight_decay={kind != 'AdamW'}, which is "
-                f"{'Adam' if kind == 'AdamW' else 'AdamW'}, and this is {kind}"
+                f"the PyTorch optimizer has decoupled_weight_decay={other == 'AdamW'}, which is "
+                f"{other}, and this is {kind}"
             )
         values = group.current
         groups.append(
@@ -280,6 +283,15 @@ def _own_forms(optimizer: Optimizer) -> set[str]:
     return set(optimizer.declaration.checks) - set(_plain(_kind(optimizer)).defaults)
 
 
+def _other_decay(kind: str, theirs: Mapping[str, Any]) -> str | None:
+    """The class that a group is of in truth: in PyTorch Adam and AdamW differ by an option."""
+    others = {"Adam": "AdamW", "AdamW": "Adam"}
+    decoupled = kind == "AdamW"
+    if kind in others and theirs.get("decoupled_weight_decay", decoupled) != decoupled:
+        return others[kind]
+    return None
+
+
 def _check_forms(optimizer: Optimizer) -> None:
     forms = _own_forms(optimizer)
     for i, group in enumerate(optimizer.param_groups):
@@ -328,7 +340,9 @@ def _exported(kind: str, entry: Mapping[str, Any]) -> dict[str, Any]:
     """The state of one parameter; its arrays are nobody else's."""
     step = {} if kind == "SGD" else {"step": torch.tensor(float(entry["step"]))}
     return step | {
-        key: torch.from_numpy(value) if isinstance(value, np.ndarray) else torch.tensor(value)
+        key: torch.from_numpy(value)
+        if isinstance(value, np.ndarray)
+        else torch.tensor(value, dtype=torch.float64)
         for key, value in entry.items()
         if key != "step"
     }
@@ -341,8 +355,9 @@ def _imported_group(
     kind: str, forms: set[str], where: str, ours: Mapping[str, Any], theirs: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Our group with their hyperparameters."""
-    if theirs.get("decoupled_weight_decay", kind == "AdamW") != (kind == "AdamW"):
-        raise ValueError(f"{where} is of {'Adam' if kind == 'AdamW' else 'AdamW'}, this is {kind}")
+    other = _other_decay(kind, theirs)
+    if other:
+        raise ValueError(f"{where} is of {other}, this is {kind}")
     group = dict(ours)
     for name, value in ours.items():
         if name != "params" and name not in forms:

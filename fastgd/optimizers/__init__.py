@@ -1,7 +1,8 @@
 """The optimizers: a class declares the hyperparameters in its signature, a rule does the work.
 
 The rules are in fastgd/_engine/rules, one file for each family as here. Names, defaults and formulas are
-PyTorch's where PyTorch has the optimizer.
+PyTorch's where PyTorch has the optimizer; else optax' or those of its authors. `all_optimizers()` lists
+them by name, `find` looks one up.
 
 In the formulas theta is a parameter, g its gradient and t = 1, 2, … the number of the step. Every
 hyperparameter can differ between parameter groups, and any number can be a function of the number of
@@ -15,9 +16,32 @@ steps taken (see `fastgd.schedules`). These keywords are common to all:
         FloatingPointError, or "skip" the step; the last two change nothing.
 """
 
+from fastgd.optimizers._base import Optimizer
+from fastgd.optimizers._registry import all_optimizers as all_optimizers
+from fastgd.optimizers._registry import find as find
 from fastgd.optimizers.adagrad import Adagrad
 from fastgd.optimizers.adam import Adam, AdamW
+from fastgd.optimizers.lamb import LAMB, LARS
+from fastgd.optimizers.lion import Lion, SignSGD, Signum
+from fastgd.optimizers.muon import Muon
+from fastgd.optimizers.nadam import NAdam, NAdamW, RAdam
 from fastgd.optimizers.rmsprop import RMSprop
 from fastgd.optimizers.sgd import SGD
 
-__all__ = ["SGD", "Adagrad", "Adam", "AdamW", "RMSprop"]
+__all__ = [
+    "LAMB",
+    "LARS",
+    "SGD",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Lion",
+    "Muon",
+    "NAdam",
+    "NAdamW",
+    "Optimizer",
+    "RAdam",
+    "RMSprop",
+    "SignSGD",
+    "Signum",
+]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, NoReturn
 
 import numpy as np
@@ -68,11 +69,16 @@ class Optimizer(GroupedParameters):
     adaptive: ClassVar[bool] = False  # whether a step's length depends little on the gradient's
 
     def __init_subclass__(
-        cls, *, rule: str | None = None, unpacked: Iterable[str] = (), **traits: Any
+        cls,
+        *,
+        rule: str | None = None,
+        unpacked: Iterable[str] = (),
+        variants: Mapping[str, str] = MappingProxyType({}),
+        **traits: Any,
     ) -> None:
         """Args:
         rule: of the engine.
-        unpacked: hyperparameters that the rule does not have: only Python reads them.
+        unpacked, variants: see Declaration.
         traits: torch, momentum, adaptive: see the attributes.
         """
         super().__init_subclass__()
@@ -83,7 +89,7 @@ class Optimizer(GroupedParameters):
         if rule is None:
             return
         declared = vars(cls)["__init__"]
-        cls.declaration = Declaration(cls.__name__, declared, rule, unpacked)
+        cls.declaration = Declaration(cls.__name__, declared, rule, unpacked, variants)
 
         @functools.wraps(declared)
         def constructor(self: Optimizer, *args: Any, **kwargs: Any) -> None:

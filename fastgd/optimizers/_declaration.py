@@ -51,14 +51,23 @@ class Declaration:
         function: its constructor, whose body is empty.
         rule: of the engine.
         unpacked: hyperparameters that the rule does not have: only Python reads them.
+        variants: the rule in this one's place where a flag is set, by the flag's name.
 
     Raises: TypeError if class and rule differ.
     """
 
-    def __init__(self, name: str, function: Any, rule: str, unpacked: Iterable[str]) -> None:
+    def __init__(
+        self,
+        name: str,
+        function: Any,
+        rule: str,
+        unpacked: Iterable[str],
+        variants: Mapping[str, str],
+    ) -> None:
         signature = inspect.signature(function)
         self._name = name
         self.rule: Mapping[str, Any] = _engine.rules[rule]
+        self.variants = {flag: _engine.rules[other] for flag, other in variants.items()}
         self.state: tuple[str, ...] = self.rule["state"]
         self.numbers: tuple[str, ...] = self.rule["numbers"]
         own = [p for p in signature.parameters.values() if p.kind != inspect.Parameter.VAR_KEYWORD]
@@ -69,6 +78,10 @@ class Declaration:
         different = set(self.checks) ^ {*self.rule["hyperparameters"], *unpacked}
         if different:
             raise TypeError(f"{name} and its rule {rule!r} differ in {sorted(different)}")
+        for other in self.variants.values():
+            for key in ("hyperparameters", "state", "numbers"):
+                if other[key] != self.rule[key]:
+                    raise TypeError(f"{name}: a variant of its rule {rule!r} has other {key}")
         self.checks["maximize"], self.defaults["maximize"] = flag, False
         self._widths = tuple(self.rule["hyperparameters"].items())
         self._positional = tuple(
@@ -119,12 +132,21 @@ class Declaration:
                 )
         return {name: self.checks[name](name, value) for name, value in values.items()}
 
+    def rule_for(self, values: Values) -> Mapping[str, Any]:
+        """What the engine says about the rule of a group with these hyperparameters."""
+        for name, rule in self.variants.items():
+            if values[name]:
+                return rule
+        return self.rule
+
     def packed(self, values: Values) -> Array:
-        """The numbers in the order of the rule's struct; what is None is NaN there."""
+        """The numbers in the order of the rule's struct: NaN for None, for a choice its number."""
         flat: list[Any] = []
         for name, width in self._widths:
             value = values[name]
-            if width == 1:
+            if isinstance(value, str):
+                flat.append(self.checks[name].options.index(value))  # type: ignore[attr-defined]
+            elif width == 1:
                 flat.append(value)
             else:
                 flat.extend(value)

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, TypeAlias, TypedDict
 
-from fastgd._arguments import flag, number
+from fastgd._arguments import choice, flag, number
 
 Check: TypeAlias = Callable[[str, Any], Any]
 Values: TypeAlias = dict[str, Any]
@@ -55,6 +55,43 @@ def several(count: int) -> Check:
     return check
 
 
+def positive(name: str, value: Any) -> Any:
+    """A finite number greater than 0, or a schedule."""
+    return value if callable(value) else number(name, value, bounds="()", also=SCHEDULE)
+
+
+def optional(check: Check) -> Check:
+    """The same, or None."""
+
+    def checked(name: str, value: Any) -> Any:
+        return None if value is None else check(name, value)
+
+    return checked
+
+
+def pair(first: Check, second: Check) -> Check:
+    """Two of these kinds."""
+
+    def check(name: str, value: Any) -> Any:
+        if not isinstance(value, (tuple, list)):
+            raise TypeError(f"{name} must be a pair of numbers, got {value!r}")
+        if len(value) != 2:
+            raise ValueError(f"{name} must be a pair of numbers, got {value!r}")
+        return first(f"{name}[0]", value[0]), second(f"{name}[1]", value[1])
+
+    return check
+
+
+class OneOf:
+    """One of a few strings, which a rule knows by their numbers."""
+
+    def __init__(self, *options: str) -> None:
+        self.options = options
+
+    def __call__(self, name: str, value: Any) -> str:
+        return choice(name, value, self.options)
+
+
 def limit(name: str, value: Any) -> Any:
     """A positive number, a schedule, or None for no limit."""
     if value is None or callable(value):
@@ -64,8 +101,10 @@ def limit(name: str, value: Any) -> Any:
 
 Real: TypeAlias = Annotated[Number, real]
 NonNegative: TypeAlias = Annotated[Number, nonnegative]
+Positive: TypeAlias = Annotated[Number, positive]
 Fraction: TypeAlias = Annotated[Number, fraction]
 Fractions: TypeAlias = Annotated[tuple[Number, Number], several(2)]
+ThreeFractions: TypeAlias = Annotated[tuple[Number, Number, Number], several(3)]
 Flag: TypeAlias = Annotated[bool, flag]
 
 

@@ -75,9 +75,8 @@ class Bound(NamedTuple):
             for layout, slots in zip(members.layouts, members.slots, strict=True):
                 kept = dict(zip(declaration.numbers, next(numbers), strict=False))
                 entry = {"step": next(steps), **kept}
-                for slot, flat in zip(declaration.state, slots, strict=True):
-                    if flat is not None:
-                        entry[slot] = layout.shaped(flat.copy() if copied else flat)
+                for slot, array in settings.shaped(layout, slots).items():
+                    entry[slot] = array.copy(order="K") if copied else array
                 result[next(names)] = entry
         return result
 
@@ -128,13 +127,32 @@ class GroupedParameters:
         return set()
 
     @classmethod
-    def first_values(cls, values: Values) -> Mapping[str, float | Callable[[Array], Array]]:
-        """What state and numbers begin with where it is not 0; a function's argument is the parameter."""
+    def state_shape(cls, slot: str, shape: tuple[int, ...]) -> tuple[int, ...] | None:
+        """Of an array of the state of a parameter of `shape`; None if it has none. A shape other than
+        the parameter's is for what only `direct` uses.
+        """
+        return shape
+
+    @classmethod
+    def first_values(cls, values: Values) -> Mapping[str, float | Callable[[Array], Any]]:
+        """What state and numbers begin with where it is not 0; a function's argument is the parameter.
+        In `values` schedules are evaluated.
+        """
         return {}
 
     @classmethod
-    def direct(cls, direction: Array, values: Values) -> None:
-        """For a matrix rule: turn what its first sweep made into what its last one takes, in place."""
+    def direct(
+        cls, direction: Array, param: Array, state: Mapping[str, Array], values: Values, t: int
+    ) -> Mapping[str, Array]:
+        """For a matrix rule: turn what its first sweep made into what its last one takes, in place.
+
+        Args:
+            direction: of the parameter's shape.
+            param, state: as they are before the step, not to be written.
+            t: the number of the step.
+
+        Returns: what arrays of the state that the rule does not update will hold after the step.
+        """
         raise NotImplementedError
 
     # --- what can be looked at ---
@@ -247,9 +265,10 @@ class GroupedParameters:
             part = Members.of(group["params"], prefix)
             for path, array in zip(part.paths, part.params, strict=True):
                 settings.kind.check_array(full_name(prefix, path), array, settings.values)
-            members.append(part._replace(slots=allocated(settings, part)))
+            step = bound.plan.step_count if bound.groups else 0
+            members.append(part._replace(slots=allocated(settings, part, step)))
             groups.append(settings)
-            numbers.append(first_numbers(settings, len(part.params)))
+            numbers.append(first_numbers(settings, len(part.params), step))
         if not any(part.params for part in members):
             raise ValueError("an optimizer needs at least one parameter array, got none")
         steps = bound.plan.steps.tolist() if bound.groups else []
@@ -277,11 +296,13 @@ class GroupedParameters:
             settings = bound.groups[i].changed(changes)
             groups = [*bound.groups[:i], settings, *bound.groups[i + 1 :]]
             before = bound.groups[i]
-            if settings.kind.unused(settings.values) == before.kind.unused(before.values):
+            same_state = settings.kind.unused(settings.values) == before.kind.unused(before.values)
+            if same_state and settings.rule is before.rule:
                 self._bound = bound._replace(groups=tuple(groups))
                 return
             members = list(bound.members)
-            members[i] = members[i]._replace(slots=allocated(settings, members[i]))
+            slots = allocated(settings, members[i], bound.plan.step_count)
+            members[i] = members[i]._replace(slots=slots)
             self._swap(groups=groups, members=members)
 
         self._gate.call(change)
@@ -313,8 +334,14 @@ class GroupedParameters:
             tuple(part.spec for part in members),
             self._gate,
             [i for i, part in enumerate(members) for _ in part.params],
-            [dict(settings.kind.declaration.rule) for settings in groups],
-            [slots for part in members for slots in part.slots],
+            [dict(settings.rule) for settings in groups],
+            [
+                list(settings.shaped(*each, all_slots=True).values())
+                if settings.rule["matrix"]
+                else each[1]
+                for settings, part in zip(groups, members, strict=True)
+                for each in zip(part.layouts, part.slots, strict=True)
+            ],
             bound.plan.numbers if numbers is None else numbers,
             bound.plan.steps.tolist() if steps is None else steps,
             bound.plan.step_count if step_count is None and bound.groups else step_count or 0,
@@ -338,30 +365,61 @@ def check_unchanged(names: list[str], params: list[Array], layouts: list[Layout]
             )
 
 
-def allocated(settings: Settings, members: Members) -> tuple[Slots, ...]:
+def allocated(settings: Settings, members: Members, step: int) -> tuple[Slots, ...]:
     """The state that a group with these settings needs: what is there is kept, the rest is made."""
-    kind, params = settings.kind, [np.asarray(param) for param in members.params]
-    unused, first = kind.unused(settings.values), kind.first_values(settings.values)
-    columns: list[Sequence[Array | None]] = []
+    kind = settings.kind
+    unused = kind.unused(settings.values)
+    rows: list[list[Array | None]] = [[] for _ in members.params]
     for i, slot in enumerate(kind.declaration.state):
-        column = [slots[i] for slots in members.slots] or [None] * len(params)
+        shapes = [kind.state_shape(slot, layout.shape) for layout in members.layouts]
         if slot in unused:
-            columns.append([None] * len(params))
-        elif all(flat is not None for flat in column):
-            columns.append(column)
-        else:
-            fresh, value = allocate(params, i), first.get(slot, 0.0)
-            if value != 0.0:
-                for flat, layout, param in zip(fresh, members.layouts, params, strict=True):
-                    layout.shaped(flat)[...] = value(param) if callable(value) else value
-            columns.append(fresh)
-    return tuple(zip(*columns, strict=True)) if columns else ((),) * len(params)
+            shapes = [None] * len(shapes)
+        column = [slots[i] for slots in members.slots] or [None] * len(shapes)
+        if any(
+            (flat is None) != (shape is None) for flat, shape in zip(column, shapes, strict=True)
+        ):
+            column = _fresh(members, i, shapes, _first_values(settings, step).get(slot, 0.0))
+        for row, flat in zip(rows, column, strict=True):
+            row.append(flat)
+    return tuple(map(tuple, rows))
 
 
-def first_numbers(settings: Settings, count: int) -> Array:
+def _first_values(settings: Settings, step: int) -> Mapping[str, Any]:
+    """See GroupedParameters.first_values; no schedule is evaluated for a class that has none."""
+    default = GroupedParameters.first_values.__func__  # type: ignore[attr-defined]
+    if settings.kind.first_values.__func__ is default:  # type: ignore[attr-defined]
+        return {}
+    return settings.kind.first_values(settings.at(step).values)
+
+
+def _fresh(
+    members: Members, slot: int, shapes: Sequence[tuple[int, ...] | None], value: Any
+) -> list[Array | None]:
+    """State arrays of these shapes, each element `value` or what it says of its parameter."""
+    whole = [
+        np.asarray(param)
+        for param, layout, shape in zip(members.params, members.layouts, shapes, strict=True)
+        if shape == layout.shape
+    ]
+    arena = iter(allocate(whole, slot) if whole else [])
+    column: list[Array | None] = []
+    for param, layout, shape in zip(members.params, members.layouts, shapes, strict=True):
+        if shape is None:
+            column.append(None)
+            continue
+        like = layout.of_state(shape)
+        flat = next(arena) if like is layout else np.zeros(math.prod(shape), layout.dtype)
+        if callable(value) or value != 0.0:
+            like.shaped(flat)[...] = value(np.asarray(param)) if callable(value) else value
+        column.append(flat)
+    return column
+
+
+def first_numbers(settings: Settings, count: int, step: int) -> Array:
     """(count, most numbers of a rule) float64: what the rule keeps for each array at first."""
-    first = settings.kind.first_values(settings.values)
     numbers = np.zeros((count, _engine.most_numbers))
-    for i, name in enumerate(settings.kind.declaration.numbers):
-        numbers[:, i] = float(first.get(name, 0.0))  # type: ignore[arg-type]
+    names = settings.kind.declaration.numbers
+    first = _first_values(settings, step) if names else {}
+    for i, name in enumerate(names):
+        numbers[:, i] = float(first.get(name, 0.0))
     return numbers

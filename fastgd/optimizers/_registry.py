@@ -23,13 +23,16 @@ def all_optimizers() -> dict[str, type[Optimizer]]:
 
 
 def find(name: str) -> type[Optimizer]:
-    """The class of that name.
+    """The class of that name, in upper or lower case.
 
     Raises: ValueError that names the others, and the nearest of them.
     """
-    if name not in _classes:
+    by_lower = {known.lower(): kind for known, kind in all_optimizers().items()}
+    if name in _classes:
+        return _classes[name]
+    if name.lower() not in by_lower:
         names = all_optimizers()
         raise ValueError(
             f"there is no optimizer {name!r}; there are {', '.join(names)}{suggestion(name, names)}"
         )
-    return _classes[name]
+    return by_lower[name.lower()]

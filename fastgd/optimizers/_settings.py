@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
+import numpy as np
+
 from fastgd._arguments import suggestion
+from fastgd._arrays.layout import Layout
 from fastgd._arrays.tree import Array
 from fastgd.optimizers._declaration import OTHER_NAMES
 from fastgd.optimizers._fields import Values, evaluate, is_scheduled
@@ -17,7 +20,7 @@ if TYPE_CHECKING:
 class Settings:
     """One group's class and hyperparameters, checked. Never changed: an assignment makes another."""
 
-    __slots__ = ("kind", "maximize", "packed", "scheduled", "values")
+    __slots__ = ("kind", "maximize", "packed", "rule", "scheduled", "values")
 
     def __init__(self, kind: type[Optimizer], values: Mapping[str, Any]) -> None:
         self.kind = kind
@@ -25,6 +28,7 @@ class Settings:
         kind.check_together(self.values)
         self.scheduled = tuple(key for key, value in self.values.items() if is_scheduled(value))
         self.maximize: bool = self.values["maximize"]
+        self.rule = kind.declaration.rule_for(self.values)
         # What the engine reads; where something is scheduled, of what `at` returns.
         self.packed = None if self.scheduled else kind.declaration.packed(self.values)
 
@@ -33,7 +37,7 @@ class Settings:
         if not self.scheduled:
             return self
         now: Settings = object.__new__(Settings)
-        now.kind, now.maximize, now.scheduled = self.kind, self.maximize, ()
+        now.kind, now.maximize, now.scheduled, now.rule = self.kind, self.maximize, (), self.rule
         now.values = dict(self.values)
         checks = self.kind.declaration.checks
         for key in self.scheduled:
@@ -41,12 +45,33 @@ class Settings:
         now.packed = self.kind.declaration.packed(now.values)
         return now
 
+    def shaped(
+        self, layout: Layout, slots: Sequence[Array | None], *, all_slots: bool = False
+    ) -> dict[str, Any]:
+        """The state of a parameter by name, as views of their shapes; without those that are None."""
+        result: dict[str, Any] = {}
+        for name, flat in zip(self.kind.declaration.state, slots, strict=True):
+            if flat is not None:
+                shape = self.kind.state_shape(name, layout.shape)
+                result[name] = layout.of_state(shape or ()).shaped(flat)
+            elif all_slots:
+                result[name] = None
+        return result
+
     def changed(self, changes: Mapping[str, Any]) -> Settings:
         return Settings(self.kind, {**self.values, **changes})
 
-    def direct(self, direction: Array) -> None:
-        """What the class makes of a matrix rule's direction, in place."""
-        self.kind.direct(direction, self.values)
+    def direct(
+        self, direction: Array, param: Array, slots: Sequence[Array | None], t: int
+    ) -> list[tuple[Array, Array]]:
+        """What the class makes of a matrix rule's direction, in place; pairs of state and its new value."""
+        state = {
+            name: array
+            for name, array in zip(self.kind.declaration.state, slots, strict=True)
+            if array is not None
+        }
+        changes = self.kind.direct(direction, np.asarray(param), state, self.values, t)
+        return [(state[name], value) for name, value in changes.items()]
 
 
 class ParamGroup(MutableMapping[str, Any]):

@@ -12,7 +12,6 @@ import numpy as np
 
 from fastgd import _engine
 from fastgd._arguments import as_float, integer
-from fastgd._arrays.layout import Layout
 from fastgd._arrays.tree import Array
 from fastgd.optimizers._groups import Bound, allocated
 from fastgd.optimizers._settings import Settings
@@ -89,7 +88,7 @@ def prepare(optimizer: Optimizer, saved: Mapping[str, Any], strict: bool) -> Loa
     steps, numbers = old.plan.steps.tolist(), old.plan.numbers.copy()
     members, copies, at = [], {}, 0
     for settings, part in zip(groups, old.members, strict=True):
-        slots = allocated(settings, part)
+        slots = allocated(settings, part, saved["step_count"])
         members.append(part._replace(slots=slots))
         for layout, flats in zip(part.layouts, slots, strict=True):
             name = old.plan.names[at]
@@ -98,10 +97,9 @@ def prepare(optimizer: Optimizer, saved: Mapping[str, Any], strict: bool) -> Loa
                 steps[at] = _count(f"the step of {name!r}", _item(entry, "step", name))
                 for i, key in enumerate(declaration.numbers):
                     numbers[at, i] = _number(entry, key, name)
-                for slot, flat in zip(declaration.state, flats, strict=True):
-                    if flat is not None:
-                        source = _array(entry, slot, name, layout)
-                        copies[_address(flat)] = (layout.shaped(flat), source)
+                for slot, target in settings.shaped(layout, flats).items():
+                    source = _array(entry, slot, name, target)
+                    copies[_address(target)] = (target, source)
             at += 1
 
     # What was given may be the live arrays of this optimizer: in their own place they stay, in
@@ -201,14 +199,14 @@ def _number(entry: Any, key: str, name: str) -> float:
     return as_float(f"load_state_dict: {key!r} of parameter {name!r} must be a number", value)
 
 
-def _array(entry: Any, slot: str, name: str, layout: Layout) -> Array:
+def _array(entry: Any, slot: str, name: str, target: Array) -> Array:
     array = _item(entry, slot, name)
     if not isinstance(array, np.ndarray) or isinstance(array, np.ma.MaskedArray):
         raise TypeError(f"load_state_dict: {slot!r} of parameter {name!r} must be an array")
-    if array.shape != layout.shape or array.dtype != layout.dtype:
+    if array.shape != target.shape or array.dtype != target.dtype:
         raise ValueError(
             f"load_state_dict: {slot!r} of parameter {name!r} has shape {array.shape} and dtype "
-            f"{array.dtype}, expected {layout.shape} and {layout.dtype}"
+            f"{array.dtype}, expected {target.shape} and {target.dtype}"
         )
     return array
 

@@ -75,7 +75,7 @@ class Adam(Optimizer, rule="adam", torch="Adam", adaptive=True):
         return set() if values["amsgrad"] else {"max_exp_avg_sq"}
 
 
-class AdamW(Adam, rule="adamw", torch="AdamW"):
+class AdamW(Adam, rule="adamw", variants={"cautious": "cautious adamw"}, torch="AdamW"):
     """Adam with decoupled weight decay.
 
         theta ← theta - lr * weight_decay * theta,  then Adam's step without an L2 penalty
@@ -84,9 +84,14 @@ class AdamW(Adam, rule="adamw", torch="AdamW"):
     its strength does not depend on the size of the gradients. As in PyTorch it is multiplied by lr;
     in the paper by a separate schedule eta only (pass weight_decay / lr for a constant decay).
 
+    cautious=True moves only the elements whose direction agrees with their gradient, m * g > 0, and
+    divides the rate by their share of the array (at least 0.001). The authors' code has eps = 1e-6 and
+    eps_hat=True; timm's has neither. It takes a second sweep.
+
     Args:
         params, lr, betas, eps, amsgrad, eps_hat: see `Adam`.
         weight_decay: a number or a function step -> number, at least 0.
+        cautious: True or False, see above.
         maximize, clip_norm, clip_value, nonfinite: see `SGD`.
 
     State: exp_avg, exp_avg_sq, max_exp_avg_sq (with amsgrad), each of the parameter's shape and dtype.
@@ -105,6 +110,7 @@ class AdamW(Adam, rule="adamw", torch="AdamW"):
 
     References:
         Loshchilov & Hutter 2019, Decoupled weight decay regularization, algorithm 2.
+        Liang et al. 2024, Cautious optimizers: improving training with one line of code, algorithm 1.
     """
 
     def __init__(
@@ -117,5 +123,6 @@ class AdamW(Adam, rule="adamw", torch="AdamW"):
         amsgrad: Flag = False,
         *,
         eps_hat: Flag = False,
+        cautious: Flag = False,
         **options: Unpack[Options],
     ) -> None: ...

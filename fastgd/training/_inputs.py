@@ -19,21 +19,13 @@ from fastgd._arrays.tree import (
     rebuild,
 )
 from fastgd.averaging import Average, ExponentialAverage, TailAverage
-from fastgd.optimizers import SGD, Adagrad, Adam, AdamW, RMSprop
-from fastgd.optimizers._base import Optimizer
+from fastgd.optimizers import Optimizer, all_optimizers, find
 from fastgd.sampling import MiniBatches
 from fastgd.training._feed import as_arguments, batches_of
 from fastgd.training._objective import Arguments, Objective, as_number
 
 OptimizerLike: TypeAlias = str | Optimizer | Callable[..., Optimizer]
 
-OPTIMIZERS: dict[str, type[Optimizer]] = {
-    "sgd": SGD,
-    "adam": Adam,
-    "adamw": AdamW,
-    "adagrad": Adagrad,
-    "rmsprop": RMSprop,
-}
 DECAY, TAIL = 0.999, 0.5  # of average="ema" and average="tail"
 
 
@@ -105,7 +97,7 @@ def make_optimizer(
         made = optimizer(params, **options)
     else:
         raise TypeError(
-            f"optimizer must be one of {', '.join(map(repr, OPTIMIZERS))}, an optimizer, or a "
+            f"optimizer must be one of {', '.join(all_optimizers())}, an optimizer, or a "
             f"function of the parameters that makes one; got {optimizer!r}"
         )
     if not isinstance(made, Optimizer):
@@ -115,18 +107,15 @@ def make_optimizer(
 
 
 def _named(name: str, options: Mapping[str, Any]) -> type[Optimizer]:
-    if name not in OPTIMIZERS:
-        raise ValueError(
-            f"optimizer must be one of {', '.join(map(repr, OPTIMIZERS))}, got {name!r}"
-        )
-    known = [key for key in inspect.signature(OPTIMIZERS[name]).parameters if key != "params"]
+    kind = find(name)
+    known = [key for key in inspect.signature(kind).parameters if key != "params"]
     for option in options:
         if option not in known:
             raise TypeError(
-                f"minimize() has no option {option!r}, nor has {OPTIMIZERS[name].__name__}, which "
+                f"minimize() has no option {option!r}, nor has {kind.__name__}, which "
                 f"takes {', '.join(known)}"
             )
-    return OPTIMIZERS[name]
+    return kind
 
 
 def _check_optimizer(optimizer: Optimizer, params: Any) -> None:

@@ -108,9 +108,9 @@ def minimize(
         data: None for a function of the parameters alone; a tuple of arrays of equal first
             dimension, one array, or a dict of arrays, of which `MiniBatches` are made; a
             `MiniBatches`; or any other iterable of batches.
-        optimizer: "sgd", "adam", "adamw", "adagrad" or "rmsprop"; a class or function that makes an
-            optimizer of the parameters; or an optimizer made with these very parameters, which
-            continues from its step count.
+        optimizer: the name of a class in `fastgd.optimizers`, in any case ("adam", "lion"); a class or
+            function that makes an optimizer of the parameters; or an optimizer made with these very
+            parameters, which continues from its step count.
         batch_size: samples per batch; None for all.
         epochs: passes over the data to make.
         steps: steps to take. Give one of the two; with both, whichever comes first.

@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 
 import fastgd
-from tests.cases import CASES, ERROR_CASES, ErrorCase
+from tests.cases import ALL_CASES, ERROR_CASES, ErrorCase
 from tests.reference import COMMON, OPTIMIZERS, SPECS
 from tests.support import assert_same_bits, optimizer
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", SPECS)
 def test_signature(name: str) -> None:
     parameters = list(inspect.signature(getattr(fastgd, name)).parameters.values())
     assert parameters[0].name == "params"
@@ -32,25 +32,25 @@ def test_signature(name: str) -> None:
     assert keyword_only == ours | set(COMMON)
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", SPECS)
 def test_every_option_has_a_case(name: str) -> None:
-    tried = {key for case in CASES if case.optimizer == name for key in case.kwargs}
+    tried = {key for case in ALL_CASES if case.optimizer == name for key in case.kwargs}
     assert tried == set(SPECS[name].hyper) | set(COMMON) - {"nonfinite"}  # that: test_options.py
 
 
 def test_case_names_are_unique() -> None:
-    for names in ([c.name for c in CASES], [c.name for c in ERROR_CASES]):
+    for names in ([c.name for c in ALL_CASES], [c.name for c in ERROR_CASES]):
         assert len(names) == len(set(names))
 
 
 @pytest.mark.parametrize("case", ERROR_CASES, ids=str)
 def test_constructor_refuses(case: ErrorCase) -> None:
-    p = np.arange(3.0)
+    p = np.ones((2, 2))
     with pytest.raises(case.exception) as caught:
         optimizer(case.optimizer, p, **case.kwargs)
     for pattern in case.matches:
         assert re.search(pattern, str(caught.value)), f"{caught.value} does not say {pattern}"
-    np.testing.assert_array_equal(p, np.arange(3.0))
+    np.testing.assert_array_equal(p, np.ones((2, 2)))
 
 
 # What a group may override is everything but the options of the optimizer as a whole.
@@ -59,7 +59,7 @@ GROUP_ERRORS = [case for case in ERROR_CASES if not set(case.kwargs) & (set(COMM
 
 @pytest.mark.parametrize("case", GROUP_ERRORS, ids=str)
 def test_a_groups_own_value_is_refused(case: ErrorCase) -> None:
-    p, q = np.arange(3.0), np.arange(4.0)
+    p, q = np.ones((2, 2)), np.ones((3, 2))
     with pytest.raises(case.exception) as caught:
         optimizer(case.optimizer, [{"params": p}, {"params": q, **case.kwargs}])
     for pattern in case.matches:
@@ -80,7 +80,7 @@ SETTABLE = [
 
 @pytest.mark.parametrize("case", SETTABLE, ids=str)
 def test_setting_a_bad_value_is_refused_at_once(case: ErrorCase) -> None:
-    p = np.arange(1.0, 4.0)
+    p = np.ones((3, 1))
     kwargs = {"momentum": 0.5} if "momentum" in case.kwargs else {}
     opt = optimizer(case.optimizer, p, **kwargs)
     [(key, bad)] = case.kwargs.items()
@@ -90,7 +90,7 @@ def test_setting_a_bad_value_is_refused_at_once(case: ErrorCase) -> None:
     for pattern in case.matches:
         assert re.search(pattern, str(caught.value)), f"{caught.value} does not say {pattern}"
     assert opt.param_groups[0][key] == before
-    assert opt.step(np.ones(3)) is True
+    assert opt.step(np.ones((3, 1))) is True
 
 
 @pytest.mark.parametrize("kind", [Fraction, Decimal, np.float32, np.float16, np.array])
@@ -142,8 +142,8 @@ def test_a_schedule_that_goes_wrong_changes_nothing(name: str, key: str, bad: fl
         assert_same_bits(p, old)
     for array, slots in opt.state_dict()["state"].items():
         assert slots["step"] == state[array]["step"] == 3
-        for slot in slots.keys() - {"step"}:
-            assert_same_bits(slots[slot], state[array][slot])
+        for slot in slots:
+            np.testing.assert_array_equal(slots[slot], state[array][slot])
 
 
 @pytest.mark.parametrize("name", ["Adam", "AdamW"])

@@ -79,6 +79,7 @@ FRACTION = Kind((-0.5, 1.0, 1.5, _NAN, _INF))
 PAIR = Kind(FRACTION.refused, 2)
 TRIPLE = Kind(FRACTION.refused, 3)
 FLAG = Kind((), 0)
+OTHER = Kind((), -1)  # a kind of its own, whose errors the file lists
 
 
 class H(NamedTuple):
@@ -134,6 +135,14 @@ def no_state(h: Hyper) -> tuple[str, ...]:
     return ()
 
 
+def never(h: Hyper) -> bool:
+    return False
+
+
+def always(h: Hyper) -> bool:
+    return True
+
+
 def zeros(p: Array, h: Hyper) -> State:
     return {}
 
@@ -149,19 +158,23 @@ class Spec:
     overrides: Sequence[Mapping[str, Any]]  # four groups that differ in everything
     first: Callable[[Array, Hyper], State] = zeros  # numbers; arrays that do not start at 0
     errors: Sequence[ErrorCase] = ()  # what is refused beside single values out of range
-    golden: Mapping[str, Mapping[str, Any] | str] = field(default_factory=dict)
-    # ^ the cases of golden.json by "optimizer/case": the arguments, or why there are none
+    # Entries of golden.json, with what their cases need beside the hyperparameters given there.
+    golden: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    # Cases of it that are told apart by other names: the arguments, or why there is none.
+    golden_cases: Mapping[str, Mapping[str, Any] | str] = field(default_factory=dict)
+    valid: Callable[[dict[str, Any]], dict[str, Any]] = (
+        dict  # makes any values ones that go together
+    )
     torch: str | None = None  # the class of torch.optim
     keeps_squares: bool = True
-    # Rules whose step depends on sums over an array, of which no bits are promised: the errors of a
-    # step in units in the last place of the largest parameter and update. 0: exact.
+    whole: Callable[[Hyper], bool] = (
+        never  # whether an element's step depends on the array's others
+    )
+    # Where it depends on sums whose order is the engine's own: the error of a step in units in the last
+    # place of the largest element. 0: the bits are the reference's.
     ulps: int = 0
-    settle: int = 1  # steps after which every element has moved
+    matrices: bool = False  # it updates arrays of two axes only
 
     @property
     def defaults(self) -> dict[str, Any]:
         return {name: h.default for name, h in self.hyper.items()}
-
-    @property
-    def exact(self) -> bool:
-        return self.ulps == 0

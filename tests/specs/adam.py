@@ -24,6 +24,7 @@ from tests.specs._spec import (
     number,
     rising_beta,
     shrinking_eps,
+    total,
 )
 
 
@@ -36,8 +37,37 @@ def adam(
 def adamw(
     p: Array, g: Array, state: State, h: Hyper, t: int, fma: MultiplyAdd
 ) -> tuple[Array, State]:
+    if h["cautious"]:
+        return cautious(p, g, state, h, t, fma)
     decayed = p * number(p, 1.0 - h["lr"] * h["weight_decay"])
     return moments(decayed, g, state, h, t, fma)
+
+
+def cautious(
+    p: Array, g: Array, state: State, h: Hyper, t: int, fma: MultiplyAdd
+) -> tuple[Array, State]:
+    """AdamW that moves the elements whose direction agrees with their gradient."""
+    beta1, beta2 = h["betas"]
+    root = math.sqrt(1.0 - beta2**t)
+    eps = h["eps"] / root if h["eps_hat"] else h["eps"]
+    new = averages(p, g, state, h, fma)
+    m = new["exp_avg"]
+    share = max(total(m * g > 0) / p.size, 1e-3) if p.size else 1.0
+    square = new.get("max_exp_avg_sq", new["exp_avg_sq"])
+    direction = m / fma(np.sqrt(square), number(p, 1.0 / root), number(p, eps))
+    kept = np.where(m * g <= 0, number(p, 0), direction)
+    step = h["lr"] / (1.0 - beta1**t) / share
+    decayed = p * number(p, 1.0 - h["lr"] * h["weight_decay"])
+    return fma(number(p, -step), kept, decayed), new
+
+
+def averages(p: Array, g: Array, state: State, h: Hyper, fma: MultiplyAdd) -> dict[str, Array]:
+    beta1, beta2 = h["betas"]
+    v = mean_square(state["exp_avg_sq"], g, beta2, p, fma)
+    new = {"exp_avg": lerp(state["exp_avg"], g, beta1, p, fma), "exp_avg_sq": v}
+    if h["amsgrad"]:
+        new["max_exp_avg_sq"] = np.maximum(state["max_exp_avg_sq"], v)
+    return new
 
 
 def moments(
@@ -46,13 +76,10 @@ def moments(
     beta1, beta2 = h["betas"]
     root = math.sqrt(1.0 - beta2**t)
     eps = h["eps"] / root if h["eps_hat"] else h["eps"]
-    m = lerp(state["exp_avg"], g, beta1, p, fma)
-    v = mean_square(state["exp_avg_sq"], g, beta2, p, fma)
-    new = {"exp_avg": m, "exp_avg_sq": v}
-    if h["amsgrad"]:
-        v = new["max_exp_avg_sq"] = np.maximum(state["max_exp_avg_sq"], v)
-    denominator = fma(np.sqrt(v), number(p, 1.0 / root), number(p, eps))
-    return fma(number(p, -(h["lr"] / (1.0 - beta1**t))), m / denominator, p), new
+    new = averages(p, g, state, h, fma)
+    square = new.get("max_exp_avg_sq", new["exp_avg_sq"])
+    denominator = fma(np.sqrt(square), number(p, 1.0 / root), number(p, eps))
+    return fma(number(p, -(h["lr"] / (1.0 - beta1**t))), new["exp_avg"] / denominator, p), new
 
 
 LR = {"lr": 0.02}
@@ -112,10 +139,25 @@ SPECS = {
         torch="Adam",
     ),
     "AdamW": Spec(
-        hyper=hyper(1e-2),
+        hyper={**hyper(1e-2), "cautious": H(False, FLAG, ours=True)},
         rule=adamw,
         state=state,
-        cases=CASES,
+        whole=lambda h: bool(h["cautious"]),
+        cases={
+            **CASES,
+            "cautious": {**LR, "cautious": True},
+            "cautious-amsgrad": {**LR, "cautious": True, "amsgrad": True, "betas": (0.9, 0.7)},
+            "cautious-all": {
+                "cautious": True,
+                "lr": falling,
+                "eps": 1e-3,
+                "eps_hat": True,
+                "weight_decay": 0.3,
+                "maximize": True,
+            },
+        },
+        golden={"C-AdamW": {"cautious": True, "eps": 1e-6, "eps_hat": True, "weight_decay": 0}},
+        golden_cases={"no bias correction": "an option of the authors' code only"},
         overrides=[
             {},
             {"weight_decay": 0.0, "amsgrad": True},

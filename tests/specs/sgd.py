@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tests.fma import Array, MultiplyAdd
 from tests.specs._spec import (
     FLAG,
@@ -33,6 +35,12 @@ def sgd(
     buffer = fma(momentum, state["momentum_buffer"], number(p, undamped * inside) * g)
     direction = fma(momentum, buffer, number(p, inside) * g) if h["nesterov"] else buffer
     return fma(number(p, -outside), direction, p), {"momentum_buffer": buffer}
+
+
+def valid(h: dict[str, Any]) -> dict[str, Any]:
+    if h["nesterov"]:
+        return {**h, "momentum": h["momentum"] or 0.9, "dampening": 0}
+    return h
 
 
 LR = {"lr": 0.05}
@@ -116,6 +124,7 @@ SPECS = {
                 (r"\bnesterov\b", r"\bdampening\b"),
             ),
         ],
+        valid=valid,
         torch="SGD",
         keeps_squares=False,
     ),

@@ -50,7 +50,7 @@ BAD_OPTIONS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"average": TailAverage(OTHER)}, ValueError, "other arrays"),
     ({"max_records": 3}, ValueError, "max_records"),
     ({"record_every": 0}, ValueError, "record_every"),
-    ({"optimizer": "adamax"}, ValueError, "'adamw'"),
+    ({"optimizer": "adamv"}, ValueError, "did you mean 'Adam"),
     ({"optimizer": None}, TypeError, "optimizer must be"),
     ({"optimizer": lambda p: p}, TypeError, "factory returned ndarray"),
     ({"optimizer": lambda p: fastgd.SGD(OTHER)}, ValueError, "not the arrays"),

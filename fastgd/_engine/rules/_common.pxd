@@ -16,6 +16,16 @@ constants, so that every variant compiles to a loop of its own without a branch 
 
 from fastgd._engine._work cimport Head
 
+# Hyperparameters of several numbers; an array in their place would be converted for Python twice.
+cdef struct Pair:
+    double first
+    double second
+
+cdef struct Triple:
+    double first
+    double second
+    double third
+
 ctypedef fused floating:
     float
     double

@@ -1,7 +1,10 @@
 """Adagrad: Duchi, Hazan & Singer 2011."""
 
-from fastgd._engine._work cimport Head
+from libc.string cimport memset
+
+from fastgd._engine._work cimport Head, Kernels
 from fastgd._engine.rules._common cimport floating, fma, prepare, sqrt
+from fastgd._engine.rules._entry cimport add
 
 cdef struct AdagradHyper:
     double lr
@@ -39,3 +42,11 @@ cdef inline void adagrad(const double* row, floating* p, const floating* grad, f
         total[i] = fma(g, g, total[i])
         g = g / (sqrt(total[i] + <floating> k.inside) + <floating> k.outside)
         p[i] = fma(<floating> -k.lr, g, p[i])
+
+
+cdef inline int enter(Kernels* kernels, dict rules) except -1:
+    cdef AdagradHyper hyper
+    memset(&hyper, 0, sizeof(hyper))
+    add(kernels, rules, "adagrad", sizeof(Adagrad), adagrad_fill, adagrad[float], adagrad[double], hyper,
+        ("sum",)).squares = True
+    return 0

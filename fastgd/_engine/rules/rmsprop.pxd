@@ -1,7 +1,10 @@
 """RMSprop: Tieleman & Hinton 2012; centered: Graves 2013, section 4.2."""
 
-from fastgd._engine._work cimport Head
+from libc.string cimport memset
+
+from fastgd._engine._work cimport Head, Kernels
 from fastgd._engine.rules._common cimport floating, fma, lerp, mean_square, prepare, sqrt
+from fastgd._engine.rules._entry cimport add
 
 cdef struct RMSpropHyper:
     double lr
@@ -71,3 +74,11 @@ cdef inline void rmsprop(const double* row, floating* p, const floating* grad, f
         rmsprop_loop(row, p, grad, state[0], state[1], state[2], n, False, True)
     else:
         rmsprop_loop(row, p, grad, state[0], state[1], state[2], n, True, True)
+
+
+cdef inline int enter(Kernels* kernels, dict rules) except -1:
+    cdef RMSpropHyper hyper
+    memset(&hyper, 0, sizeof(hyper))
+    add(kernels, rules, "rmsprop", sizeof(RMSprop), rmsprop_fill, rmsprop[float], rmsprop[double], hyper,
+        ("square_avg", "momentum_buffer", "grad_avg")).squares = True
+    return 0

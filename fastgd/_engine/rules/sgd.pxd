@@ -1,7 +1,10 @@
 """SGD: Robbins & Monro 1951; momentum: Polyak 1964, Sutskever et al. 2013."""
 
-from fastgd._engine._work cimport Head
+from libc.string cimport memset
+
+from fastgd._engine._work cimport Head, Kernels
 from fastgd._engine.rules._common cimport floating, fma, prepare
+from fastgd._engine.rules._entry cimport add
 
 cdef struct SGDHyper:
     double lr
@@ -56,3 +59,11 @@ cdef inline void sgd(const double* row, floating* p, const floating* grad, float
         sgd_loop(row, p, grad, state[0], n, True, False)
     else:
         sgd_loop(row, p, grad, state[0], n, True, True)
+
+
+cdef inline int enter(Kernels* kernels, dict rules) except -1:
+    cdef SGDHyper hyper
+    memset(&hyper, 0, sizeof(hyper))
+    add(kernels, rules, "sgd", sizeof(SGD), sgd_fill, sgd[float], sgd[double], hyper,
+        ("momentum_buffer",))
+    return 0
