@@ -54,6 +54,11 @@ class Case:
         return self.spec.whole(self.hyper)
 
     @property
+    def ulps(self) -> int:
+        """The budget of a step: 0 for the bits of the reference."""
+        return self.spec.ulps if self.whole else 0
+
+    @property
     def elementwise(self) -> bool:
         """Whether an element of a step depends on no other."""
         return not self.whole and not self.clips_norm
@@ -74,8 +79,8 @@ ALL_CASES = [
     for optimizer, spec in SPECS.items()
     for name, kwargs in spec.cases.items()
 ]
-CASES = [case for case in ALL_CASES if not case.spec.matrices]  # for arrays of any shape
-MATRIX_CASES = [case for case in ALL_CASES if case.spec.matrices]
+# For arrays of any shape, with nothing but gradients.
+CASES = [case for case in ALL_CASES if not case.spec.matrices and not case.spec.needs_loss]
 
 NAN = math.nan
 # What belongs to an optimizer as a whole.
@@ -146,7 +151,6 @@ __all__ = [
     "ALL_CASES",
     "CASES",
     "ERROR_CASES",
-    "MATRIX_CASES",
     "Case",
     "ErrorCase",
     "fading_decay",

@@ -14,9 +14,13 @@ import numpy as np
 
 from tests.fma import Array, MultiplyAdd, fused, rounded_twice
 from tests.specs import SPECS
-from tests.specs._spec import COMMON, Hyper, State, number
+from tests.specs._spec import COMMON, Hyper, Item, State, number
 
-OPTIMIZERS = tuple(name for name, spec in SPECS.items() if not spec.matrices)  # of any shape
+# Which step with any arrays and nothing but gradients.
+# Which step with any arrays and nothing but gradients.
+OPTIMIZERS = tuple(
+    name for name, spec in SPECS.items() if not spec.matrices and not spec.needs_loss
+)
 
 
 def at_step(h: Hyper, step: int) -> dict[str, Any]:
@@ -54,12 +58,14 @@ class Reference:
     ) -> None:
         spec = SPECS[optimizer]
         base = {**spec.defaults, **COMMON, **options}
-        self.rule = spec.rule
+        self.spec: Any = spec
         self.keeps_squares = spec.keeps_squares
         self.fma = multiply_add
         self.options = {name: base.pop(name) for name in ("clip_norm", "clip_value", "nonfinite")}
         self.params = {name: p.copy() for name, p in params.items()}
         self.hyper = {name: {**base, **(overrides or {}).get(name, {})} for name in params}
+        # An array with values of its own is a group of its own.
+        self.groups = {name: name if overrides else "" for name in params}
         self.steps = dict.fromkeys(params, 0)
         self.step_count = 0
         self.grad_norm: float | None = None
@@ -75,6 +81,7 @@ class Reference:
         grad_scale: float = 1.0,
         *,
         norm: float | None = None,
+        loss: float = math.nan,
     ) -> bool:
         """One step. `norm`, when given, stands for the exact global norm.
 
@@ -86,8 +93,16 @@ class Reference:
             factor = grad_scale * self._clip_coefficient(live, grad_scale, norm)
             if self._refused(live, factor):
                 return False
-            for name, g in live.items():
-                self._step_one(name, g, factor)
+            prepared = [(name, *self._prepared(name, g, factor)) for name, g in live.items()]
+            for name, _, _ in prepared:
+                self.steps[name] += 1
+            if self.spec.joint:
+                self._step_all(prepared, loss)
+            else:
+                for name, g, h in prepared:
+                    old, state, t = self.params[name], self.state[name], self.steps[name]
+                    new, self.state[name] = self.spec.rule(old, g, state, h, t, self.fma)
+                    self.params[name] = np.asarray(new)
         self.step_count += 1
         return True
 
@@ -121,7 +136,8 @@ class Reference:
             return 1.0
         return min(1.0, float(self.options["clip_norm"]) / self.grad_norm)
 
-    def _step_one(self, name: str, g: Array, factor: float) -> None:
+    def _prepared(self, name: str, g: Array, factor: float) -> tuple[Array, dict[str, Any]]:
+        """The gradient as a rule takes it, and the hyperparameters of this step."""
         p = self.params[name]
         h = at_step(self.hyper[name], self.step_count)
         sign = -1.0 if h["maximize"] else 1.0
@@ -132,9 +148,35 @@ class Reference:
         if self.options["clip_value"] is not None:
             limit = number(p, self.options["clip_value"])
             g = np.clip(g, -limit, limit)
-        self.steps[name] += 1
-        new, self.state[name] = self.rule(p, g, self.state[name], h, self.steps[name], self.fma)
-        self.params[name] = np.asarray(new)
+        return g, h
+
+    def _step_all(self, prepared: list[tuple[str, Array, dict[str, Any]]], loss: float) -> None:
+        items = [
+            Item(
+                self.params[name],
+                g,
+                self.state[name],
+                h,
+                self.steps[name],
+                -loss if h["maximize"] else loss,
+            )
+            for name, g, h in prepared
+        ]
+        results = self.spec.rule(items, self.fma)
+        for (name, _, _), (new, state) in zip(prepared, results, strict=True):
+            self.params[name], self.state[name] = np.asarray(new), state
+        # What is kept is the same for all arrays of a group, those without a gradient too.
+        for name in self.params.keys() - {name for name, _, _ in prepared}:
+            for other, _, _ in prepared:
+                if self.groups[other] == self.groups[name]:
+                    numbers = {k: x for k, x in self.state[other].items() if isinstance(x, float)}
+                    self.state[name] = {**self.state[name], **numbers}
+
+    @property
+    def ulps(self) -> int:
+        """The budget of a step, see Spec."""
+        whole = any(self.spec.whole(h) for h in self.hyper.values())
+        return int(self.spec.ulps) if whole else 0
 
 
 __all__ = [

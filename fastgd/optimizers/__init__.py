@@ -19,29 +19,54 @@ steps taken (see `fastgd.schedules`). These keywords are common to all:
 from fastgd.optimizers._base import Optimizer
 from fastgd.optimizers._registry import all_optimizers as all_optimizers
 from fastgd.optimizers._registry import find as find
+from fastgd.optimizers.adadelta import Adadelta, Adamax
+from fastgd.optimizers.adafactor import Adafactor
 from fastgd.optimizers.adagrad import Adagrad
 from fastgd.optimizers.adam import Adam, AdamW
+from fastgd.optimizers.ademamix import Adan, AdEMAMix
+from fastgd.optimizers.belief import ADOPT, AdaBelief, Yogi
+from fastgd.optimizers.dog import DoG, DoWG, PolyakSGD, Prodigy
+from fastgd.optimizers.ftrl import FTRL
 from fastgd.optimizers.lamb import LAMB, LARS
 from fastgd.optimizers.lion import Lion, SignSGD, Signum
 from fastgd.optimizers.muon import Muon
 from fastgd.optimizers.nadam import NAdam, NAdamW, RAdam
 from fastgd.optimizers.rmsprop import RMSprop
+from fastgd.optimizers.rprop import ASGD, Rprop
+from fastgd.optimizers.schedule_free import ScheduleFreeAdamW, ScheduleFreeSGD
 from fastgd.optimizers.sgd import SGD
 
 __all__ = [
+    "ADOPT",
+    "ASGD",
+    "FTRL",
     "LAMB",
     "LARS",
     "SGD",
+    "AdEMAMix",
+    "AdaBelief",
+    "Adadelta",
+    "Adafactor",
     "Adagrad",
     "Adam",
     "AdamW",
+    "Adamax",
+    "Adan",
+    "DoG",
+    "DoWG",
     "Lion",
     "Muon",
     "NAdam",
     "NAdamW",
     "Optimizer",
+    "PolyakSGD",
+    "Prodigy",
     "RAdam",
     "RMSprop",
+    "Rprop",
+    "ScheduleFreeAdamW",
+    "ScheduleFreeSGD",
     "SignSGD",
     "Signum",
+    "Yogi",
 ]

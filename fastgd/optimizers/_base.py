@@ -66,6 +66,7 @@ class Optimizer(GroupedParameters):
     track_norms: bool = False
     torch: ClassVar[str | None] = None  # the class of torch.optim with the same formula and names
     momentum: ClassVar[str | None] = None  # the hyperparameter that is one
+    needs_loss: ClassVar[bool] = False  # whether `step` needs the value of the loss
     adaptive: ClassVar[bool] = False  # whether a step's length depends little on the gradient's
 
     def __init_subclass__(
@@ -79,7 +80,7 @@ class Optimizer(GroupedParameters):
         """Args:
         rule: of the engine.
         unpacked, variants: see Declaration.
-        traits: torch, momentum, adaptive: see the attributes.
+        traits: torch, momentum, adaptive, needs_loss: see the attributes.
         """
         super().__init_subclass__()
         for name, value in traits.items():
@@ -112,7 +113,7 @@ class Optimizer(GroupedParameters):
 
     # --- the step ---
 
-    def step(self, grads: Any, grad_scale: float = 1.0) -> bool:
+    def step(self, grads: Any, grad_scale: float = 1.0, *, loss: float | None = None) -> bool:
         """Update the parameters in place with one set of gradients.
 
         Everything is validated before anything is written: after any exception parameters, state
@@ -125,6 +126,8 @@ class Optimizer(GroupedParameters):
                 skips a parameter, or a whole container, and leaves its state and its step count alone.
             grad_scale: multiplies every gradient before anything else, for example the inverse of a
                 loss scale or of the number of accumulated batches.
+            loss: the value whose gradients these are, for an optimizer that needs it (`PolyakSGD`);
+                others take it and do not look.
 
         Returns:
             True if the step was taken, False if nonfinite="skip" kept it from being taken.
@@ -138,7 +141,7 @@ class Optimizer(GroupedParameters):
         """
         if type(grad_scale) is not float or not math.isfinite(grad_scale):
             grad_scale = number("grad_scale", grad_scale, -math.inf, bounds="()")
-        culprit = _engine.step(self, grads, grad_scale)
+        culprit = _engine.step(self, grads, grad_scale, self._loss(loss))
         if culprit is None:
             return True
         if self.nonfinite == "raise":
@@ -148,6 +151,15 @@ class Optimizer(GroupedParameters):
                 'large, a division by zero or an overflow in the loss, or pass nonfinite="skip"'
             )
         return False
+
+    def _loss(self, loss: float | None) -> float:
+        if not self._bound.needs_loss:
+            return math.nan
+        if loss is None:
+            raise TypeError(
+                "step needs the loss, for PolyakSGD and its like: step(grads, loss=value)"
+            )
+        return number("loss", loss, -math.inf, bounds="()")
 
     # --- options of the optimizer as a whole ---
 

@@ -41,6 +41,11 @@ def fraction(name: str, value: Any) -> Any:
     return value if callable(value) else number(name, value, 0.0, 1.0, also=SCHEDULE)
 
 
+def fraction_up_to_one(name: str, value: Any) -> Any:
+    """A number in [0, 1], or a schedule."""
+    return value if callable(value) else number(name, value, 0.0, 1.0, "[]", also=SCHEDULE)
+
+
 def several(count: int) -> Check:
     """So many fractions, each a number or a schedule."""
     words = {2: "a pair of", 3: "three"}[count]
@@ -69,15 +74,20 @@ def optional(check: Check) -> Check:
     return checked
 
 
-def pair(first: Check, second: Check) -> Check:
-    """Two of these kinds."""
+def ordered(first: Check, second: Check) -> Check:
+    """A number of each of these kinds, the second no smaller; no schedules."""
 
     def check(name: str, value: Any) -> Any:
         if not isinstance(value, (tuple, list)):
             raise TypeError(f"{name} must be a pair of numbers, got {value!r}")
         if len(value) != 2:
             raise ValueError(f"{name} must be a pair of numbers, got {value!r}")
-        return first(f"{name}[0]", value[0]), second(f"{name}[1]", value[1])
+        if callable(value[0]) or callable(value[1]):
+            raise TypeError(f"{name} must be a pair of numbers, got {value!r}")
+        low, high = first(f"{name}[0]", value[0]), second(f"{name}[1]", value[1])
+        if low > high:
+            raise ValueError(f"{name} must be a pair of numbers in order, got {value!r}")
+        return low, high
 
     return check
 
@@ -103,6 +113,7 @@ Real: TypeAlias = Annotated[Number, real]
 NonNegative: TypeAlias = Annotated[Number, nonnegative]
 Positive: TypeAlias = Annotated[Number, positive]
 Fraction: TypeAlias = Annotated[Number, fraction]
+FractionUpToOne: TypeAlias = Annotated[Number, fraction_up_to_one]
 Fractions: TypeAlias = Annotated[tuple[Number, Number], several(2)]
 ThreeFractions: TypeAlias = Annotated[tuple[Number, Number, Number], several(3)]
 Flag: TypeAlias = Annotated[bool, flag]

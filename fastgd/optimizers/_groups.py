@@ -64,6 +64,7 @@ class Bound(NamedTuple):
     groups: tuple[Settings, ...]
     members: tuple[Members, ...]
     options: StepOptions
+    needs_loss: bool = False  # whether a rule does
 
     def shaped_state(self, copied: bool) -> dict[str, dict[str, Any]]:
         """By parameter name: "step", the numbers that the rule keeps, and its arrays or copies."""
@@ -347,7 +348,8 @@ class GroupedParameters:
             bound.plan.step_count if step_count is None and bound.groups else step_count or 0,
             tuple(part.tree for part in members),
         )
-        return Bound(plan, tuple(groups), tuple(members), options or bound.options)
+        needs_loss = any(settings.kind.needs_loss for settings in groups)
+        return Bound(plan, tuple(groups), tuple(members), options or bound.options, needs_loss)
 
 
 def check_unchanged(names: list[str], params: list[Array], layouts: list[Layout]) -> None:

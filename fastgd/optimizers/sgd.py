@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from fastgd._arrays.tree import Array
 from fastgd.optimizers._base import Optimizer
 from fastgd.optimizers._fields import Flag, NonNegative, Options, Real, Values
 
@@ -11,7 +15,13 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 
-class SGD(Optimizer, rule="sgd", torch="SGD", momentum="momentum"):
+class SGD(
+    Optimizer,
+    rule="sgd",
+    variants={"centralize": "centralized sgd"},
+    torch="SGD",
+    momentum="momentum",
+):
     """(Stochastic) gradient descent, optionally with momentum.
 
         g ← ∇L(theta) + weight_decay * theta
@@ -23,6 +33,10 @@ class SGD(Optimizer, rule="sgd", torch="SGD", momentum="momentum"):
     With lr_in_momentum=True it is inside, buf ← momentum * buf + lr * (1 - dampening) * g and
     theta ← theta - buf, as in Sutskever et al. and Keras; for a constant lr the two agree.
 
+    centralize=True takes from the gradient of an array of two or more axes, decay included, its mean
+    over all axes but the first (the outputs in PyTorch's layout of weights), as in the authors' code.
+    A step then has scratch of the arrays' size.
+
     Args:
         params: an array, a list, tuple or dict of such (nested at will), or a list of group dicts.
             Arrays are native float32 or float64, contiguous and writeable; updated in place.
@@ -33,7 +47,7 @@ class SGD(Optimizer, rule="sgd", torch="SGD", momentum="momentum"):
             momentum buffer.
         weight_decay: L2 penalty, a number or a function step -> number, at least 0.
         nesterov: True looks ahead along the momentum; needs momentum > 0 and no dampening.
-        lr_in_momentum: True or False, see above.
+        lr_in_momentum, centralize: True or False, see above.
         maximize: True ascends instead of descending.
         clip_norm: the largest norm of all gradients taken as one vector, over all groups: if it is
             larger they are multiplied by clip_norm / norm. A number or a function step -> number,
@@ -64,6 +78,7 @@ class SGD(Optimizer, rule="sgd", torch="SGD", momentum="momentum"):
         Sutskever, Martens, Dahl & Hinton 2013, On the importance of initialization and momentum in
         deep learning, section 2 (both kinds of momentum, lr inside).
         Goodfellow, Bengio & Courville 2016, Deep Learning, algorithms 8.1 to 8.3.
+        Yong et al. 2020, Gradient centralization: a new optimization technique, equation 1.
         Pascanu, Mikolov & Bengio 2013, On the difficulty of training recurrent neural networks,
         algorithm 1 (clip_norm).
     """
@@ -78,6 +93,7 @@ class SGD(Optimizer, rule="sgd", torch="SGD", momentum="momentum"):
         nesterov: Flag = False,
         *,
         lr_in_momentum: Flag = False,
+        centralize: Flag = False,
         **options: Unpack[Options],
     ) -> None: ...
 
@@ -92,3 +108,13 @@ class SGD(Optimizer, rule="sgd", torch="SGD", momentum="momentum"):
     @classmethod
     def unused(cls, values: Values) -> set[str]:
         return {"momentum_buffer"} if values["momentum"] == 0 else set()
+
+    @classmethod
+    def direct(
+        cls, direction: Array, param: Array, state: Mapping[str, Array], values: Values, t: int
+    ) -> Mapping[str, Array]:
+        """Centralize a gradient."""
+        if direction.ndim > 1 and direction.size:
+            with np.errstate(all="ignore"):  # a NaN or an infinity is the caller's to see
+                direction -= direction.mean(axis=tuple(range(1, direction.ndim)), keepdims=True)
+        return {}

@@ -13,7 +13,16 @@ from fastgd import schedules
 from tests.engine.bad_arrays import ones
 from tests.engine.bad_inputs import Row, World
 from tests.reference import SPECS
-from tests.specs._spec import FLAG, FRACTION, NONNEGATIVE, OTHER, PAIR, POSITIVE
+from tests.specs._spec import (
+    CLOSED_FRACTION,
+    FLAG,
+    FRACTION,
+    NONNEGATIVE,
+    OTHER,
+    PAIR,
+    POSITIVE,
+    TRIPLE,
+)
 
 NAN, INF = math.nan, math.inf
 HUGE = 10**400  # beyond a double
@@ -38,12 +47,22 @@ PAIRS: list[tuple[Any, type[Exception]]] = [
                                 (HUGE, 0.9), (0.9,), (0.9, 0.99, 0.999))),
 ]  # fmt: skip
 
+TRIPLES: list[tuple[Any, type[Exception]]] = [
+    *((x, TypeError) for x in (0.9, None, "abc", (0.9, 0.9, None), np.ones(3) / 2, abs)),
+    *((x, ValueError) for x in ((1.0, 0.9, 0.9), (0.9, 0.9, -0.1), (0.9, 0.99), (NAN, 0.9, 0.9))),
+]
+
 
 def bad_values_of(optimizer: str, name: str) -> list[tuple[Any, type[Exception]]]:
     kind = FLAG if name == "maximize" else SPECS[optimizer].hyper[name].kind
     numbers = NUMBERS if (optimizer, name) == ("SGD", "lr") else FEW
-    also = {NONNEGATIVE: NEGATIVE, POSITIVE: [*NEGATIVE, (0, ValueError)], FRACTION: FRACTIONS}
-    return {FLAG: FLAGS, PAIR: PAIRS}.get(kind) or numbers + also.get(kind, [])
+    also = {
+        NONNEGATIVE: NEGATIVE,
+        POSITIVE: [*NEGATIVE, (0, ValueError)],
+        FRACTION: FRACTIONS,
+        CLOSED_FRACTION: FRACTIONS[2:],
+    }
+    return {FLAG: FLAGS, PAIR: PAIRS, TRIPLE: TRIPLES}.get(kind) or numbers + also.get(kind, [])
 
 
 def short(value: Any) -> str:
@@ -66,7 +85,7 @@ def hyperparameter_rows() -> Iterator[Row]:
                 yield Row(
                     f"assign-{optimizer}-{name}-{short(value)}",
                     lambda w, o=optimizer, n=name, v=value: (getattr(fastgd, o)(np.ones((2, 1))), n, v),  # type: ignore[misc]
-                    assigned, exception, rf"^{name}(\[[01]\])? must be",
+                    assigned, exception, rf"^{name}(\[[012]\])? must be",
                 )  # fmt: skip
     for name in ("lr", "momentum", "weight_decay", "nesterov"):
         for value, exception in bad_values_of("SGD", name):

@@ -15,11 +15,11 @@ import pytest
 
 import fastgd
 from fastgd.optimizers.muon import orthogonalised
-from tests.cases import MATRIX_CASES, Case
+from tests.cases import ALL_CASES, Case
 from tests.reference import Reference
 from tests.support import assert_matches, assert_same_bits, engine_multiply_add, optimizer, tame
 
-CASES = [case for case in MATRIX_CASES if case.optimizer == "Muon"]
+CASES = [case for case in ALL_CASES if case.optimizer == "Muon"]
 SHAPES = [(1, 1), (1, 5), (5, 1), (3, 4), (40, 13), (13, 40), (64, 64), (0, 3)]
 
 

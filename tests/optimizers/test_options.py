@@ -36,7 +36,7 @@ def reference(name: str, params: dict[str, Array], **kwargs: Any) -> Reference:
 def assert_same(opt: Any, ref: Reference, names: dict[str, str] | None = None) -> None:
     """Parameters, state and counts; `names` maps the reference's names to the optimizer's."""
     names = names or {name: name for name in ref.params}
-    ulps = SPECS[type(opt).__name__].ulps * (ref.step_count + 1)
+    ulps = ref.ulps * (ref.step_count + 1)
     for name, p in ref.params.items():
         assert_matches(opt.params[names[name]], p, ulps, name)
     steps = {names[n]: t for n, t in ref.steps.items()}

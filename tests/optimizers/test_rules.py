@@ -67,7 +67,7 @@ def test_every_size(case: Case, dtype: type[np.floating], rng: np.random.Generat
             exact = global_norm(list(grads.values()))
             assert abs(opt.grad_norm / exact - 1) <= relative_norm_bound(sum(SIZES))
         ref.step(grads if case.whole else {"p": g}, norm=opt.grad_norm)
-        ulps += case.spec.ulps
+        ulps += case.ulps
         for name, p in params.items():
             assert_matches(p, expected(ref.params, name, p), ulps, f"step {step} size {name}")
     assert opt.step_count == STEPS

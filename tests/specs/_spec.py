@@ -22,6 +22,20 @@ State: TypeAlias = dict[str, Any]
 Hyper: TypeAlias = Mapping[str, Any]
 Rule: TypeAlias = Callable[[Array, Array, State, Hyper, int, MultiplyAdd], tuple[Array, State]]
 
+
+class Item(NamedTuple):
+    """An array of a rule whose sums run over all arrays."""
+
+    p: Array
+    g: Array
+    state: State
+    h: Hyper
+    t: int
+    loss: float
+
+
+JointRule: TypeAlias = Callable[[list[Item], MultiplyAdd], list[tuple[Array, State]]]
+
 COMMON: dict[str, Any] = {
     "maximize": False,
     "clip_norm": None,
@@ -54,6 +68,18 @@ def l2(p: Array, g: Array, h: Hyper, fma: MultiplyAdd) -> Array:
     return fma(number(p, h["weight_decay"]), p, g) if h["weight_decay"] else g
 
 
+def decayed(p: Array, g: Array, h: Hyper, decoupled: bool, fma: MultiplyAdd) -> tuple[Array, Array]:
+    """Parameter and gradient after weight decay of either kind."""
+    if decoupled:
+        return p * number(p, 1.0 - h["lr"] * h["weight_decay"]), g
+    return p, l2(p, g, h, fma)
+
+
+def at_zero(value: Any) -> Any:
+    """A hyperparameter at the first step."""
+    return value(0) if callable(value) else value
+
+
 def total(x: Array, y: Array | None = None) -> float:
     """The sum of x * y, or of x, exact before it is rounded."""
     wide = np.asarray(x, np.float64).ravel()
@@ -76,6 +102,7 @@ REAL = Kind((_NAN, _INF))
 NONNEGATIVE = Kind((-0.5, _NAN, _INF))
 POSITIVE = Kind((-0.5, 0.0, _NAN, _INF))
 FRACTION = Kind((-0.5, 1.0, 1.5, _NAN, _INF))
+CLOSED_FRACTION = Kind((-0.5, 1.5, _NAN, _INF))  # [0, 1]
 PAIR = Kind(FRACTION.refused, 2)
 TRIPLE = Kind(FRACTION.refused, 3)
 FLAG = Kind((), 0)
@@ -152,7 +179,7 @@ class Spec:
     """An optimizer as its documentation describes it."""
 
     hyper: Mapping[str, H]  # in the order of the signature
-    rule: Rule
+    rule: Rule | JointRule
     state: Callable[[Hyper], tuple[str, ...]]  # names of its arrays; `h` may hold schedules
     cases: Mapping[str, Mapping[str, Any]]  # every option once, alone and together
     overrides: Sequence[Mapping[str, Any]]  # four groups that differ in everything
@@ -173,6 +200,8 @@ class Spec:
     # Where it depends on sums whose order is the engine's own: the error of a step in units in the last
     # place of the largest element. 0: the bits are the reference's.
     ulps: int = 0
+    joint: bool = False  # `rule` is a JointRule
+    needs_loss: bool = False
     matrices: bool = False  # it updates arrays of two axes only
 
     @property

@@ -76,6 +76,17 @@ def nadamw(
     return stepped(p, g, new, h, t, (corrected * beta1, corrected * (1.0 - beta1)), fma), new
 
 
+def rectification(beta2: float, t: int) -> float:
+    """RAdam's factor; 0 where the second moment is not to be trusted."""
+    most = 2.0 / (1.0 - beta2) - 1.0
+    length = most - 2.0 * t * beta2**t / (1.0 - beta2**t)
+    if length <= 5.0:
+        return 0.0
+    return math.sqrt(
+        (length - 4.0) * (length - 2.0) * most / ((most - 4.0) * (most - 2.0) * length)
+    )
+
+
 def radam(
     p: Array, g: Array, state: State, h: Hyper, t: int, fma: MultiplyAdd
 ) -> tuple[Array, State]:
@@ -88,12 +99,9 @@ def radam(
     new = averages(p, g, state, h["betas"], fma)
     step, direction = h["lr"] / (1.0 - beta1**t), new["exp_avg"]
     root = math.sqrt(1.0 - beta2**t)
-    most = 2.0 / (1.0 - beta2) - 1.0
-    length = most - 2.0 * t * beta2**t / (1.0 - beta2**t)
-    if length > 5.0:
-        step *= math.sqrt(
-            (length - 4.0) * (length - 2.0) * most / ((most - 4.0) * (most - 2.0) * length)
-        )
+    factor = rectification(beta2, t)
+    if factor:
+        step *= factor
         eps = h["eps"] / root if h["eps_hat"] else h["eps"]
         second = fma(np.sqrt(new["exp_avg_sq"]), number(p, 1.0 / root), number(p, eps))
         direction = direction / second

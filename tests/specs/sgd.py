@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from tests.fma import Array, MultiplyAdd
 from tests.specs._spec import (
     FLAG,
@@ -27,6 +29,10 @@ def sgd(
     p: Array, g: Array, state: State, h: Hyper, t: int, fma: MultiplyAdd
 ) -> tuple[Array, State]:
     g = l2(p, g, h, fma)
+    if h["centralize"] and p.ndim > 1 and p.size:
+        g = g - g.mean(axis=tuple(range(1, p.ndim)), keepdims=True, dtype=np.float64).astype(
+            g.dtype
+        )
     if "momentum_buffer" not in state:
         return fma(number(p, -h["lr"]), g, p), {}
     inside, outside = (h["lr"], 1.0) if h["lr_in_momentum"] else (1.0, h["lr"])
@@ -38,6 +44,7 @@ def sgd(
 
 
 def valid(h: dict[str, Any]) -> dict[str, Any]:
+    h = {**h, "centralize": False}  # whose sums have no bits to compare
     if h["nesterov"]:
         return {**h, "momentum": h["momentum"] or 0.9, "dampening": 0}
     return h
@@ -55,6 +62,7 @@ SPECS = {
             "weight_decay": H(0, NONNEGATIVE),
             "nesterov": H(False, FLAG),
             "lr_in_momentum": H(False, FLAG, ours=True),
+            "centralize": H(False, FLAG, ours=True),
         },
         rule=sgd,
         state=lambda h: ("momentum_buffer",) if h["momentum"] else (),
@@ -99,6 +107,15 @@ SPECS = {
                 "momentum": rising_beta,
                 "dampening": fading_decay,
             },
+            "centralize": {**LR, "centralize": True, "momentum": 0.9},
+            "centralize-all": {
+                **LR,
+                "centralize": True,
+                "momentum": 0.9,
+                "nesterov": True,
+                "weight_decay": 0.1,
+                "maximize": True,
+            },
             "clip_norm": {**LR, "clip_norm": 0.5, "momentum": 0.9},
             "clip_value": {**LR, "clip_value": 0.5},
             "clip_both": {
@@ -125,7 +142,13 @@ SPECS = {
             ),
         ],
         valid=valid,
+        whole=lambda h: bool(h["centralize"]),
+        ulps=16,
         torch="SGD",
+        golden={"SGD + gradient centralization": {"centralize": True, "momentum": 0.9}},
+        golden_cases={
+            "matrix 2x3, weight_decay=0.1, added after centralizing": "a chain of optax",
+        },
         keeps_squares=False,
     ),
 }

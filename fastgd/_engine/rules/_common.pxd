@@ -35,6 +35,8 @@ cdef extern from "numeric.h" nogil:
     double FASTGD_FMA(double, double, double)
     float sqrtf(float)
     double c_sqrt "sqrt"(double)
+    float fabsf(float)
+    double fabs(double)
 
 
 cdef inline floating fma(floating x, floating y, floating z) noexcept nogil:
@@ -49,6 +51,13 @@ cdef inline floating sqrt(floating x) noexcept nogil:
         return sqrtf(x)
     else:
         return c_sqrt(x)
+
+
+cdef inline floating absolute(floating x) noexcept nogil:
+    if floating is float:
+        return fabsf(x)
+    else:
+        return fabs(x)
 
 
 cdef inline floating sign(floating x) noexcept nogil:

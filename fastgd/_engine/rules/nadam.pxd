@@ -84,22 +84,29 @@ cdef inline void nadamw_fill(const double* hyper, double t, double* numbers, dou
     k.eps = h.eps
 
 
+cdef inline double rectification(double beta2, double t) noexcept nogil:
+    """RAdam's factor of a step; 0 where the second moment is not to be trusted yet."""
+    cdef double power = pow(beta2, t), most = 2.0 / (1.0 - beta2) - 1.0
+    cdef double length = most - 2.0 * t * power / (1.0 - power)
+    if not length > 5.0:
+        return 0
+    return root((length - 4.0) * (length - 2.0) * most / ((most - 4.0) * (most - 2.0) * length))
+
+
 cdef inline void radam_fill(const double* hyper, double t, double* numbers, double* row) noexcept nogil:
     cdef const RAdamHyper* h = <const RAdamHyper*> hyper
     cdef NAdam* k = <NAdam*> row
-    cdef double power = pow(h.betas.second, t), correction = root(1.0 - power)
-    cdef double most = 2.0 / (1.0 - h.betas.second) - 1.0
-    cdef double length = most - 2.0 * t * power / (1.0 - power)
+    cdef double correction = root(1.0 - pow(h.betas.second, t))
+    cdef double factor = rectification(h.betas.second, t)
     set_decay(k, h.lr, h.weight_decay, h.decoupled_weight_decay != 0)
     k.beta1 = h.betas.first
     k.beta2 = h.betas.second
     k.momentum_step = h.lr / (1.0 - pow(h.betas.first, t))
     k.root_correction = 1.0 / correction
     k.eps = h.eps / correction if h.eps_hat else h.eps
-    k.rectified = length > 5.0
+    k.rectified = factor > 0
     if k.rectified:
-        k.momentum_step *= root((length - 4.0) * (length - 2.0) * most
-                                / ((most - 4.0) * (most - 2.0) * length))
+        k.momentum_step *= factor
     elif not h.degenerated_to_sgd:
         k.momentum_step = 0
         k.keep = 1.0

@@ -1,10 +1,13 @@
-"""SGD: Robbins & Monro 1951; momentum: Polyak 1964, Sutskever et al. 2013."""
+"""SGD: Robbins & Monro 1951; momentum: Polyak 1964, Sutskever et al. 2013; gradient
+centralization: Yong et al. 2020.
+"""
 
-from libc.string cimport memset
+from libc.math cimport INFINITY
+from libc.string cimport memcpy, memset
 
-from fastgd._engine._work cimport Head, Kernels
+from fastgd._engine._work cimport WIDTH, Head, Kernels, Rule
 from fastgd._engine.rules._common cimport floating, fma, prepare
-from fastgd._engine.rules._entry cimport add
+from fastgd._engine.rules._entry cimport add, makes_directions
 
 cdef struct SGDHyper:
     double lr
@@ -13,6 +16,7 @@ cdef struct SGDHyper:
     double weight_decay
     double nesterov
     double lr_in_momentum
+    double centralize
 
 cdef struct SGD:
     Head head
@@ -61,9 +65,32 @@ cdef inline void sgd(const double* row, floating* p, const floating* grad, float
         sgd_loop(row, p, grad, state[0], n, True, True)
 
 
+cdef inline void sgd_measure(const double* row, const floating* p, const floating* grad,
+                             floating** state, floating** terms, Py_ssize_t n) noexcept nogil:
+    """The gradient, to be centralized."""
+    cdef SGD k = (<const SGD*> row)[0]
+    cdef floating* g = terms[0]
+    cdef Py_ssize_t i
+    for i in range(n):
+        g[i] = prepare(&k.head, grad[i], p[i])
+
+
+cdef inline void centralized_sgd(const double* row, floating* p, const floating* grad, floating** state,
+                                 Py_ssize_t n) noexcept nogil:
+    """State: momentum_buffer; then the gradient as it is taken."""
+    cdef double plain[WIDTH]
+    memcpy(&plain[0], row, sizeof(plain))
+    (<SGD*> &plain[0]).head = Head(1, INFINITY, 0, 0)
+    sgd(&plain[0], p, <const floating*> state[1], state, n)
+
+
 cdef inline int enter(Kernels* kernels, dict rules) except -1:
     cdef SGDHyper hyper
+    cdef Rule* rule
     memset(&hyper, 0, sizeof(hyper))
     add(kernels, rules, "sgd", sizeof(SGD), sgd_fill, sgd[float], sgd[double], hyper,
         ("momentum_buffer",))
+    rule = add(kernels, rules, "centralized sgd", sizeof(SGD), sgd_fill, centralized_sgd[float],
+               centralized_sgd[double], hyper, ("momentum_buffer",))
+    makes_directions(rule, rules["centralized sgd"], sgd_measure[float], sgd_measure[double])
     return 0
