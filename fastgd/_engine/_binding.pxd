@@ -18,7 +18,7 @@ cdef class Binding:
     cdef Work work
 
     cdef int cut_into_chunks(self) except -1
-    cdef int sort_addresses(self) except -1
+    cdef int sort_addresses(self, list state) except -1
     cdef int collect(self, grads) except -1
     cdef int bind(self) except -1
     cdef int release(self) except -1

@@ -119,17 +119,16 @@ cdef class Binding:
             self.work.sums[i] = (<double*> cnp.PyArray_DATA(self.partials)) + i * self.partials.shape[1]
         return 0
 
-    cdef int sort_addresses(self) except -1:
+    cdef int sort_addresses(self, list state) except -1:
         """The memory of parameters and state in order of address, for finding what a gradient overlaps."""
-        cdef Py_ssize_t i, j, nbytes
+        cdef Py_ssize_t i
         cdef list occupied = []
         for i in range(self.count):
-            nbytes = self.spans[i].length * (8 if self.spans[i].param.format == F64 else 4)
-            if nbytes > 0:
-                occupied.append((<size_t> self.spans[i].param.data, nbytes, i))
-                for j in range(MOST_STREAMS):
-                    if self.spans[i].state[j].data != NULL:
-                        occupied.append((<size_t> self.spans[i].state[j].data, nbytes, i + self.count))
+            for which, arrays in ((i, (self.params[i],)), (i + self.count, state[i])):
+                for array in arrays:
+                    if array is not None and cnp.PyArray_SIZE(array) > 0:
+                        occupied.append((<size_t> cnp.PyArray_DATA(<cnp.ndarray> array),
+                                         cnp.PyArray_NBYTES(<cnp.ndarray> array), which))
         occupied.sort()
         self.sorted_lows = np.array([low for low, _, _ in occupied], np.uintp)
         self.sorted_highs = np.array([low + size for low, size, _ in occupied], np.uintp)

@@ -111,7 +111,7 @@ cdef class Plan(Binding):
                 if array is not None:
                     self.spans[i].state[j].data = <char*> cnp.PyArray_DATA(array)
                     self.spans[i].state[j].format = self.spans[i].param.format
-        self.sort_addresses()
+        self.sort_addresses(state)
         self.advanced = <Numbers*> PyMem_Calloc(self.count + 1, sizeof(Numbers))
         self.rows = <double*> PyMem_Calloc(self.count + 1, WIDTH * sizeof(double))
         self.rules = <int*> PyMem_Calloc(self.count + 1, sizeof(int))

@@ -387,13 +387,17 @@ def _imported(
     param = optimizer.params[name]
     declaration, first = optimizer.declaration, optimizer.first_values(dict(values))
     unused = optimizer.unused(dict(values))
-    slots = [slot for slot in declaration.state if slot not in unused]
+    shapes = {
+        slot: shape
+        for slot in declaration.state
+        if slot not in unused and (shape := optimizer.state_shape(slot, param.shape)) is not None
+    }
     if all(value is None for value in found.values()):
-        fresh = {slot: np.full(param.shape, first.get(slot, 0.0), param.dtype) for slot in slots}
+        fresh = {slot: np.full(shapes[slot], first.get(slot, 0.0), param.dtype) for slot in shapes}
         return {"step": 0, **{key: first.get(key, 0.0) for key in declaration.numbers}, **fresh}
     step = found.get("step", 1 if step_count is None else step_count)  # SGD has none
     numbers = {key: float(found[key]) for key in declaration.numbers}
-    return {"step": int(step), **numbers, **{slot: _array(name, slot, found) for slot in slots}}
+    return {"step": int(step), **numbers, **{slot: _array(name, slot, found) for slot in shapes}}
 
 
 def _array(name: str, slot: str, found: Mapping[str, Any]) -> Array:

@@ -82,6 +82,10 @@ class Declaration:
             for key in ("hyperparameters", "state", "numbers"):
                 if other[key] != self.rule[key]:
                     raise TypeError(f"{name}: a variant of its rule {rule!r} has other {key}")
+        # Keyword-only: forms of other libraries, options.
+        self.forms: Values = {
+            p.name: p.default for p in own[2:] if p.kind == inspect.Parameter.KEYWORD_ONLY
+        }
         self.checks["maximize"], self.defaults["maximize"] = flag, False
         self._widths = tuple(self.rule["hyperparameters"].items())
         self._positional = tuple(

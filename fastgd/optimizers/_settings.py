@@ -71,7 +71,7 @@ class Settings:
             if array is not None
         }
         changes = self.kind.direct(direction, np.asarray(param), state, self.values, t)
-        return [(state[name], value) for name, value in changes.items()]
+        return [(state[name], np.asarray(value)) for name, value in changes.items()]
 
 
 class ParamGroup(MutableMapping[str, Any]):

@@ -167,12 +167,14 @@ def _settings(optimizer: Optimizer, i: int, saved: Mapping[str, Any]) -> Setting
         for key, value in groups[i].items()
         if key not in ("params", "optimizer")
     }
+    for key, default in kind.declaration.forms.items():
+        values.setdefault(key, default)  # an older version may not have had it
     if set(values) != set(kind.declaration.checks):
         raise ValueError(
             f"load_state_dict: group {i} must have the hyperparameters "
             f"{sorted(kind.declaration.checks)}, got {sorted(values, key=str)}"
         )
-    return Settings(kind, values)
+    return Settings(kind, {key: values[key] for key in kind.declaration.checks})
 
 
 def _options(optimizer: Optimizer, saved: Mapping[str, Any]) -> StepOptions:

@@ -158,13 +158,13 @@ def _divided(g: Array, state: Mapping[str, Array], values: Values, t: int) -> di
     first = values["eps"][0]
     least = float(np.finfo(g.dtype).eps) if first is None else first
     weight = kind(t ** values["beta2_decay"])
-    square = np.square(g)
+    square = np.square(g, out=np.empty_like(g))  # an array, even of no axes
     if values["eps_added"]:
         square += kind(least)
         least = 0.0
     if g.ndim <= 1:
-        variance = state["variance"] + weight * (square - state["variance"])
-        square = np.maximum(variance, kind(least * least))
+        variance = np.asarray(state["variance"] + weight * (square - state["variance"]))
+        np.maximum(variance, kind(least * least), out=square)
         changes = {"variance": variance}
     else:
         row, column = state["row_var"], state["col_var"]

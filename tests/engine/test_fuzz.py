@@ -26,7 +26,7 @@ from tests.engine.fuzzing import (
     refilled,
 )
 from tests.fma import Array
-from tests.reference import Reference, global_norm
+from tests.reference import SPECS, Reference, global_norm
 from tests.support import (
     assert_same_bits,
     assert_same_state,
@@ -146,7 +146,8 @@ class Run:
             )
         elif kind == "assign":
             number = int(self.rng.integers(self.present))
-            change = {"lr": 0.02, "maximize": True, "weight_decay": falling}
+            spec = SPECS[self.problem.optimizer]
+            change = {**spec.having(lr=0.02, weight_decay=falling), "maximize": True}
             self.opt.param_groups[number].update(change)
             begin = self.ends[number - 1] if number else 0
             for name in self.names[begin : self.ends[number]]:

@@ -53,8 +53,8 @@ def test_each_group_has_the_rule_of_its_optimizer(rng: np.random.Generator) -> N
 
 
 def test_a_group_of_an_optimizer_that_is_none() -> None:
-    with pytest.raises(ValueError, match=r"no optimizer 'adamw'.*did you mean 'AdamW'"):
-        fastgd.SGD([{"params": np.zeros(2), "optimizer": "adamw"}])
+    with pytest.raises(ValueError, match=r"no optimizer 'adamv'.*did you mean 'Adam"):
+        fastgd.SGD([{"params": np.zeros(2), "optimizer": "adamv"}])
     with pytest.raises(TypeError, match="must be an optimizer's class"):
         fastgd.SGD([{"params": np.zeros(2), "optimizer": dict}])
 

@@ -50,8 +50,8 @@ def test_grad_scale(
     name: str, scale: float, dtype: type[np.floating], rng: np.random.Generator
 ) -> None:
     params = arrays(rng, dtype)
-    ref = reference(name, params, weight_decay=0.1)
-    opt = optimizer(name, params, weight_decay=0.1)
+    ref = reference(name, params, **SPECS[name].having(weight_decay=0.1))
+    opt = optimizer(name, params, **SPECS[name].having(weight_decay=0.1))
     for _ in range(3):
         grads = arrays(rng, dtype)
         assert opt.step(grads, grad_scale=scale) is True
@@ -153,8 +153,14 @@ def test_setting_a_value_takes_effect_at_the_next_step(
 ) -> None:
     params = arrays(rng, dtype)
     ref, opt = reference(name, params), optimizer(name, params)
-    changes: list[dict[str, Any]] = [{}, {"lr": 0.25}, {"weight_decay": 0.5, "maximize": True}]
-    for change in [*changes, {"lr": falling, "maximize": False}]:
+    spec = SPECS[name]
+    changes: list[dict[str, Any]] = [
+        {},
+        spec.having(lr=0.25),
+        {**spec.having(weight_decay=0.5), "maximize": True},
+        {**spec.having(lr=falling), "maximize": False},
+    ]
+    for change in changes:
         for key, value in change.items():
             opt.param_groups[0][key] = value
             for hyper in ref.hyper.values():
@@ -216,8 +222,9 @@ def test_maximize_is_minimizing_the_negative(
 ) -> None:
     up = wide(rng, 200, dtype)
     down = up.copy()
-    ascending = optimizer(name, up, maximize=True, weight_decay=0.1)
-    descending = optimizer(name, down, weight_decay=0.1)
+    decay = SPECS[name].having(weight_decay=0.1)
+    ascending = optimizer(name, up, maximize=True, **decay)
+    descending = optimizer(name, down, **decay)
     for _ in range(3):
         g = wide(rng, 200, dtype)
         ascending.step(g)

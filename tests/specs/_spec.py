@@ -204,6 +204,10 @@ class Spec:
     needs_loss: bool = False
     matrices: bool = False  # it updates arrays of two axes only
 
+    def having(self, **values: Any) -> dict[str, Any]:
+        """Those of the hyperparameters that it has and that may change."""
+        return {k: v for k, v in values.items() if k in self.hyper and not self.hyper[k].once}
+
     @property
     def defaults(self) -> dict[str, Any]:
         return {name: h.default for name, h in self.hyper.items()}

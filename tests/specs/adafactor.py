@@ -95,7 +95,7 @@ SPECS = {
             "lr-large": {"lr": 10.0},
             "beta2_decay": {**LR, "beta2_decay": -0.5},
             "eps": {**LR, "eps": (1e-3, 0.1)},
-            "d": {**LR, "d": 0.5},
+            "d": {**LR, "d": 1.5},
             "weight_decay": {**LR, "weight_decay": 0.3},
             "relative_step": {**LR, "relative_step": False},
             "scale_parameter": {**LR, "scale_parameter": False},

@@ -84,6 +84,7 @@ SPECS = {
             {"l2": 0.2, "lr": falling, "keep_start": False},
             {"beta": 1.0, "initial_accumulator_value": 0.0},
         ],
+        valid=lambda h: {**h, "lr": h["lr"] or 0.1},
         errors=[
             ErrorCase(
                 "accumulator-schedule",
