@@ -17,14 +17,16 @@ def _row(kind: type[Optimizer]) -> str:
     references = re.split(r"\n(?! )", text.split("References:\n")[1])[0]
     sources = re.findall(r"^ {4}(\S.*?\b\d{4}[a-z]?)\b", references, re.MULTILINE)
     declaration = kind.declaration
-    arrays = [slot for slot in declaration.state if slot not in kind.unused(declaration.defaults)]
+    unused, shape = kind.unused(declaration.defaults), (3, 2)
+    shapes = [kind.state_shape(slot, shape) for slot in declaration.state if slot not in unused]
+    state = f"{shapes.count(shape)}{' and vectors' if set(shapes) - {shape, None} else ''}"
     forms = [
         f"`{p.name}`"
         for p in declaration.signature.parameters.values()
         if p.kind is p.KEYWORD_ONLY and p.name in declaration.checks and p.name != "maximize"
     ]
     return (
-        f"| `{kind.__name__}` | {text.splitlines()[0]} | {len(arrays)} | {'yes' if kind.torch else ''} "
+        f"| `{kind.__name__}` | {text.splitlines()[0]} | {state} | {'yes' if kind.torch else ''} "
         f"| {', '.join(forms)} | {'; '.join(dict.fromkeys(sources))} |"
     )
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, NoReturn
 
@@ -160,6 +161,32 @@ class Optimizer(GroupedParameters):
                 "step needs the loss, for PolyakSGD and its like: step(grads, loss=value)"
             )
         return number("loss", loss, -math.inf, bounds="()")
+
+    # --- the two points of an optimizer that averages ---
+
+    @property
+    def evaluating(self) -> bool:
+        """Whether the parameters hold an average, see `eval`."""
+        return False
+
+    def eval(self) -> None:
+        """Put the parameters that are to be evaluated and saved in place, where they are not those at
+        which gradients are taken (`ScheduleFreeSGD`); most optimizers have nothing to do.
+        """
+
+    def train(self) -> None:
+        """Put those back at which gradients are taken."""
+
+    @contextlib.contextmanager
+    def evaluation(self) -> Iterator[None]:
+        """`eval` within a with statement, afterwards whatever mode it was before."""
+        before = self.evaluating
+        self.eval()
+        try:
+            yield
+        finally:
+            if not before:
+                self.train()
 
     # --- options of the optimizer as a whole ---
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -53,17 +52,6 @@ class _ScheduleFree(Optimizer):
         A round trip is exact but for a rounding or two.
         """
         self._gate.call(self._move, False)
-
-    @contextlib.contextmanager
-    def evaluation(self) -> Iterator[None]:
-        """`eval` within a with statement, afterwards whatever mode it was before."""
-        before = self.evaluating
-        self.eval()
-        try:
-            yield
-        finally:
-            if not before:
-                self.train()
 
     def _move(self, evaluate: bool) -> None:
         if self.evaluating == evaluate:

@@ -136,6 +136,7 @@ class Loop:
         optimizer = self._optimizer
         track_norms = optimizer.track_norms
         try:
+            optimizer.train()
             self._until_stop(self._train)
             if not self.reason.startswith("nonfinite"):
                 self._until_stop(self._conclude)
@@ -212,6 +213,8 @@ class Loop:
 
     def _take(self, step: int, loss: float, grads: Any, scale: float) -> bool:
         try:
+            if self._optimizer._bound.needs_loss:
+                return self._optimizer.step(grads, scale, loss=loss)
             return self._optimizer.step(grads, scale)
         except KeyboardInterrupt:
             if self._optimizer.step_count == step:
@@ -303,14 +306,16 @@ class Loop:
     def _validate(self, out_of_turn: bool = False) -> None:
         rules, optimizer = self._rules, self._optimizer
         assert rules.validation is not None
-        candidate = self._candidate()
-        loss = rules.validation(candidate)
-        self._validated_at = self._attempts
-        self.history.record_validation(optimizer.step_count, loss)
-        if not out_of_turn:
-            for schedule in _plateau_schedules(optimizer):
-                schedule.update(loss)
-        if rules.patience is not None and self._gives_up(loss, candidate) and not out_of_turn:
+        with optimizer.evaluation():
+            candidate = self._candidate()
+            loss = rules.validation(candidate)
+            self._validated_at = self._attempts
+            self.history.record_validation(optimizer.step_count, loss)
+            if not out_of_turn:
+                for schedule in _plateau_schedules(optimizer):
+                    schedule.update(loss)
+            gives_up = rules.patience is not None and self._gives_up(loss, candidate)
+        if gives_up and not out_of_turn:
             raise Stop("patience")
 
     def _gives_up(self, metric: float, candidate: Any = None) -> bool:
@@ -382,6 +387,10 @@ class Loop:
     def _choose(self) -> None:
         """The parameters to return, and their loss."""
         exact, average = self._feed.exact, self._average
+        if average is None:
+            self._optimizer.eval()
+            if self._optimizer.evaluating:
+                self._here = None
         loss = self._here if exact else _mean(self._losses)
         if self._best_metric < math.inf:
             loss = self._best_loss

@@ -181,14 +181,14 @@ class _Sweep:
     def run(self, rates: Floats) -> None:
         ratios = _ratios(self._optimizer)
         with closing(self._batches()) as batches:
-            self.first, grads = self._objective(next(batches))
+            self.first, grads = loss, _ = self._objective(next(batches))
             if not math.isfinite(self.first):
                 raise FloatingPointError(f"the loss is {self.first} before the first step")
             for rate in rates:
                 for group, ratio in zip(self._optimizer.param_groups, ratios, strict=True):
                     group["lr"] = float(rate * ratio)
                 try:
-                    self._optimizer.step(grads)
+                    self._optimizer.step(grads, loss=loss)
                     batch = next(batches)
                 except FloatingPointError:  # with nonfinite="raise"
                     if not self.losses:

@@ -115,3 +115,23 @@ def test_with_groups_of_another_rule(name: str) -> None:
         assert_same_bits(b, before)
         assert opt.evaluating
     assert opt.step([np.ones(3), np.ones(2)])
+
+
+def test_minimize_returns_the_average(name: str) -> None:
+    """Its loss, validations and the best parameters are those of the average."""
+    A = np.random.default_rng(3).standard_normal((30, 4))
+    y = A @ np.arange(4.0)
+
+    def value_and_grad(w: Any) -> Any:
+        r = A @ w - y
+        return float(r @ r) / 30, 2 * A.T @ r / 30
+
+    for extra in ({}, {"patience": 5}, {"validation": lambda w: value_and_grad(w)[0]}):
+        w = np.zeros(4)
+        opt = optimizer(name, w, lr=0.1)
+        more: Any = {"validation_every": 10, **extra} if "validation" in extra else extra
+        result = fastgd.minimize(value_and_grad, w, optimizer=opt, steps=100, **more)
+        assert opt.evaluating
+        assert result.loss == pytest.approx(value_and_grad(result.params)[0])
+        again = fastgd.minimize(value_and_grad, w, optimizer=opt, steps=100)
+        assert again.loss < result.loss
