@@ -66,4 +66,10 @@ static inline float fastgd_load_f16(const char *src) {
     return fastgd_float_from_bits(bits | (uint32_t)(x & 0x8000u) << 16);
 }
 
+#if defined(__GNUC__)
+#define FASTGD_PREFETCH(address) __builtin_prefetch((address), 0, 2)
+#else
+#define FASTGD_PREFETCH(address) ((void) (address))
+#endif
+
 #endif

@@ -49,7 +49,11 @@ from fastgd._engine._work cimport (
 )
 from fastgd._engine.rules._common cimport floating
 
+cdef extern from "numeric.h" nogil:
+    void FASTGD_PREFETCH(const void*)
+
 cdef enum:
+    LINE = 64  # bytes of a line of cache
     RUN = 256  # chunks walked forwards at a stretch on the way back, for the prefetchers
 
 
@@ -132,6 +136,14 @@ cdef inline void reduce_piece(floating* kind, const Work* work, const Span* span
     work.sums[GRAD_SQUARES][piece] = add_lanes(&lanes[0])
 
 
+cdef inline void fetch(const floating* x, Py_ssize_t n) noexcept nogil:
+    """Have the memory bring elements that are wanted soon, while others are summed."""
+    cdef Py_ssize_t i = 0
+    while i < n:
+        FASTGD_PREFETCH(x + i)
+        i += LINE // <Py_ssize_t> sizeof(floating)
+
+
 cdef inline void measure_piece(floating* p, const Work* work, const Span* span, Py_ssize_t begin,
                                Py_ssize_t end, Py_ssize_t piece) noexcept nogil:
     """The sums of a rule that looks before it updates: of terms that stay in cache."""
@@ -155,6 +167,9 @@ cdef inline void measure_piece(floating* p, const Work* work, const Span* span, 
         sources[PARAM] = <const floating*> (p + at)
         call_measure(rule, work.rows + span.row * WIDTH, <const floating*> (p + at),
                      gradient(work, span, at, n, &decoded[0]), &state[0], &terms[0], n)
+        fetch(p + at + n, min(<Py_ssize_t> BLOCK, end - at - n))
+        if span.layout == NULL:
+            fetch((<const floating*> span.grad) + at + n, min(<Py_ssize_t> BLOCK, end - at - n))
         for i in range(rule.sums):
             add_products(&lanes[i][0], sources[rule.sum[i].left], sources[rule.sum[i].right], n)
         at += n

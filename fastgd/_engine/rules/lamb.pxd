@@ -81,21 +81,31 @@ cdef inline floating lamb_direction(const LAMB* k, floating m, floating v, float
     return fma(<floating> k.decay, p, m * <floating> k.correction / second)
 
 
-cdef inline void lamb_measure(const double* row, const floating* p, const floating* grad,
-                              floating** state, floating** terms, Py_ssize_t n) noexcept nogil:
-    """The direction, and the moments before it."""
+cdef inline void lamb_loop(const double* row, const floating* p, const floating* grad,
+                           floating* exp_avg, floating* exp_avg_sq, floating* direction, Py_ssize_t n,
+                           bint averaging) noexcept nogil:
     cdef LAMB k = (<const LAMB*> row)[0]
-    cdef floating* exp_avg = state[0]
-    cdef floating* exp_avg_sq = state[1]
-    cdef floating* direction = terms[0]
-    cdef floating g
+    cdef floating g, average, square
     cdef Py_ssize_t i
     for i in range(n):
         g = prepare(&k.head, grad[i], p[i])
-        exp_avg[i] = (lerp(exp_avg[i], g, k.beta1) if k.averaging != 0
-                      else fma(<floating> k.beta1, exp_avg[i], g))
-        exp_avg_sq[i] = mean_square(exp_avg_sq[i], g, k.beta2)
-        direction[i] = lamb_direction(&k, exp_avg[i], exp_avg_sq[i], p[i])
+        if averaging:
+            average = lerp(exp_avg[i], g, k.beta1)
+        else:
+            average = fma(<floating> k.beta1, exp_avg[i], g)
+        square = mean_square(exp_avg_sq[i], g, k.beta2)
+        exp_avg[i] = average
+        exp_avg_sq[i] = square
+        direction[i] = lamb_direction(&k, average, square, p[i])
+
+
+cdef inline void lamb_measure(const double* row, const floating* p, const floating* grad,
+                              floating** state, floating** terms, Py_ssize_t n) noexcept nogil:
+    """The direction, and the moments before it."""
+    if (<const LAMB*> row).averaging != 0:
+        lamb_loop(row, p, grad, state[0], state[1], terms[0], n, True)
+    else:
+        lamb_loop(row, p, grad, state[0], state[1], terms[0], n, False)
 
 
 cdef inline double trust_ratio(double param_squares, double direction_squares) noexcept nogil:

@@ -56,7 +56,8 @@ cdef inline void rprop(const double* row, floating* p, const floating* grad, flo
     for i in range(n):
         g = prepare(&k.head, grad[i], p[i])
         agreement = sign(g) * sign(prev[i])  # of signs: a product of the two might underflow
-        size = step_size[i] * (grow if agreement > zero else shrink if agreement < zero else one)
+        size = grow if agreement > zero else one
+        size = step_size[i] * (shrink if agreement < zero else size)
         size = smallest if size < smallest else size
         size = largest if size > largest else size
         g = zero if agreement < zero else g
