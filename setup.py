@@ -107,6 +107,7 @@ def common_flags() -> tuple[list[str], list[str]]:
 def extensions() -> list[Extension]:
     flags, link_flags = common_flags()
     directives = {
+        "freethreading_compatible": True,  # a gate is a lock of its own, see src_c/gate.h
         "language_level": 3,
         "cdivision": True,
         "embedsignature": True,

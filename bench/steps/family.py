@@ -1,10 +1,10 @@
 """Every optimizer of the registry against the time that its bytes take: python -m bench.steps.family
 
-One array of 16.7 million float32, interleaved with a plain C loop over ideally placed buffers (see bound.py;
-for more bytes than its 28 an element, in proportion); the ratio of medians in one run. Element-wise rules
-move 12 bytes an element and 8 for each array of state. A rule of two sweeps moves what its formula needs at least: the
-first sweep reads the gradient, the parameter and what else its sums want, the second what the update
-wants. Muon is compared with its matrix products alone, over NumPy's BLAS.
+One array of 16.7 million float32, interleaved with a plain C loop over ideally placed buffers (bound.py;
+for more bytes than its 28 an element, in proportion); the ratio of medians in one run. Element-wise
+rules move 12 bytes an element and 8 for each array of state. A rule of two sweeps moves what its formula
+needs at least: the first sweep reads the gradient, the parameter and what else its sums want, the
+second what the update wants. Muon is compared with its matrix products alone, over NumPy's BLAS.
 """
 
 from __future__ import annotations

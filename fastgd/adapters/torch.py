@@ -25,9 +25,7 @@ import numpy as np
 
 from fastgd import _engine
 from fastgd._arrays.tree import Array, check_parameter
-from fastgd.optimizers import _state_dict
-from fastgd.optimizers._base import Optimizer
-from fastgd.optimizers._registry import all_optimizers
+from fastgd.optimizers import Optimizer, all_optimizers, dump, prepare
 
 try:
     torch: Any = importlib.import_module("torch")
@@ -108,7 +106,7 @@ def from_torch(
 
     def change() -> None:
         saved = _saved(optimizer, torch_optimizer.state_dict(), step_count)
-        prepared = _state_dict.prepare(optimizer, saved, strict=True)
+        prepared = prepare(optimizer, saved, strict=True)
 
         def commit() -> None:
             for array, value in values:
@@ -214,7 +212,7 @@ def _saved(
     if not isinstance(state_dict, Mapping) or not {"state", "param_groups"} <= set(state_dict):
         raise TypeError('state_dict must be a dict with "state" and "param_groups"')
     _check_structure(state_dict)
-    own = _state_dict.dump(optimizer, copied=False)  # only for names and options
+    own = dump(optimizer, copied=False)  # only for names and options
     groups, state, forms = [], {}, _own_forms(optimizer)
     pairs = _zip("groups", own["param_groups"], state_dict["param_groups"])
     for i, (ours, theirs) in enumerate(pairs):

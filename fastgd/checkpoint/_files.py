@@ -21,7 +21,7 @@ from fastgd.checkpoint._objects import (
     restore,
     state_of,
 )
-from fastgd.optimizers._base import Optimizer
+from fastgd.optimizers import Optimizer
 
 FORMAT = "fastgd checkpoint"
 VERSION = 1  # of the header; a change that an older fastgd would misread needs the next number

@@ -18,9 +18,8 @@ from fastgd import _engine
 from fastgd._arrays.tree import check_parameter
 from fastgd.checkpoint._codec import Decoder, UserFunction, has_state
 from fastgd.checkpoint._npz import Archive, Array, StoredArray
-from fastgd.optimizers import _state_dict
-from fastgd.optimizers._base import Optimizer
-from fastgd.schedules._schedule import functions_in
+from fastgd.optimizers import Loaded, Optimizer, dump, prepare
+from fastgd.schedules import functions_in
 
 OPTIMIZER, RANDOM, OTHER = "optimizer", "random", "state_dict"
 KINDS = {
@@ -53,7 +52,7 @@ def kind_of(name: str, thing: Any) -> str:
 def state_of(thing: Any) -> Any:
     """What a checkpoint holds of it; an optimizer's arrays as they are, not copies."""
     if isinstance(thing, Optimizer):
-        return {"params": thing.params, **_state_dict.dump(thing, copied=False)}
+        return {"params": thing.params, **dump(thing, copied=False)}
     if isinstance(thing, Random):
         return _random_state(thing)
     return thing.state_dict()
@@ -117,7 +116,7 @@ def decode_optimizer(decoder: Decoder, node: Any, name: str, optimizer: Optimize
         ValueError: a function that the file names is not there, or one with a state is there that
             would no longer be used.
     """
-    live = _state_dict.dump(optimizer, copied=False)
+    live = dump(optimizer, copied=False)
     state = decoder.decode(node, name, live)
     used = dict(functions_in({key: state.get(key) for key in ("param_groups", "options")}, name))
     for path, function in used.items():
@@ -205,15 +204,13 @@ def _check_position(name: str, value: Any, most: int) -> None:
 # --- optimizers ---
 
 
-def _prepared(optimizer: Optimizer, state: Any) -> _state_dict.Loaded:
+def _prepared(optimizer: Optimizer, state: Any) -> Loaded:
     """Check parameters and state; the optimizer as it will be, but for what is in the arrays."""
     for name, param in optimizer.params.items():
         check_parameter(name, param)  # that it is still writeable
     _check_params(optimizer.params, state["params"])
-    live = _state_dict.dump(optimizer, copied=False)
-    return _state_dict.prepare(
-        optimizer, {**state, "state": _stand_ins(live, state["state"])}, strict=True
-    )
+    live = dump(optimizer, copied=False)
+    return prepare(optimizer, {**state, "state": _stand_ins(live, state["state"])}, strict=True)
 
 
 def _check_params(params: Mapping[str, Array], stored: Any) -> None:
@@ -251,7 +248,7 @@ def _fits(stored: StoredArray, array: Array) -> bool:
     return stored.shape == array.shape and stored.dtype.newbyteorder("=") == array.dtype
 
 
-def _read(prepared: _state_dict.Loaded, stored: Any, archive: Archive) -> None:
+def _read(prepared: Loaded, stored: Any, archive: Archive) -> None:
     """Parameters and state, from the file into their arrays."""
     for name, param in prepared.optimizer.params.items():
         archive.read_into(stored["params"][name], param)

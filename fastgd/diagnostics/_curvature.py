@@ -83,7 +83,7 @@ def curvature_of(run: Run) -> Curvature:
         kappa = 2 * secant / probes.length**2
         resolved = np.abs(secant) > error
         limits = probes.lr * 2 * -probes.slope / (kappa * probes.length**2)
-        if run.optimizer == "SGD":
+        if run.plain:
             limits = np.where(parallel, limits, 2 / kappa)
         # Where the secant is hidden, it is at most as large as what hides it.
         at_least = probes.lr * -probes.slope / np.maximum(error, TINY)
@@ -96,7 +96,7 @@ def curvature_of(run: Run) -> Curvature:
         bounds = limits[chosen]
         stable = float(np.quantile(bounds, LOW) if run.stochastic else bounds.min())
         within = _within_parabola(run, probes, secant + error)[chosen]
-        gradient_descent = run.optimizer == "SGD" and parallel.mean() > MOST
+        gradient_descent = run.plain and parallel.mean() > MOST
         sure = gradient_descent and not concave and _agreed(bounds, stable, within)
         return Curvature(probes, resolved, limits, stable, "high" if sure else "low", concave)
     hidden = at_least[~resolved & (at_least > FAR_ABOVE * probes.lr)]

@@ -167,7 +167,7 @@ def _oscillation(run: Run, curvature: Curvature) -> Found | None:
     since = run.step[run.part(0.1, 1).start if run.stochastic else late.start]
     probes = curvature.probes.step >= since
     up = curvature.probes.change[probes] > 0
-    own = ADAM_LIMIT if run.optimizer.startswith("Adam") else 1.0
+    own = ADAM_LIMIT if run.first_moment is not None else 1.0
     beyond = own * curvature.limits[probes] < UNSTABLE * curvature.probes.lr[probes]
     often = OFTEN_OF_BATCHES if run.stochastic else OFTEN
     if up.size < SOME_PROBES or not (up.mean() >= often and beyond.mean() >= often):

@@ -19,8 +19,6 @@ IMPOSSIBLE = 2.0
 # At rest: the last quarter is lower than the third by less than this part of the excess, or by less than
 # this many standard errors.
 AT_REST, ERRORS = 0.2, 3.0
-# Adam's default beta1, which is not in a history; and optimizers that have none.
-ADAM_MOMENTUM, MEMORYLESS = 0.9, ("Adagrad", "RMSprop")
 
 # --- plateau ---
 
@@ -82,9 +80,9 @@ def noise_floor(run: Run, curvature: Curvature) -> Finding | None:
 
 
 def _momentum(run: Run, cosine: float) -> float:
-    if run.optimizer.startswith("Adam"):
-        return ADAM_MOMENTUM
-    if run.optimizer in MEMORYLESS:
+    if run.first_moment is not None:
+        return run.first_moment
+    if not run.plain:
         return 0.0
     return min(float(np.sqrt(max(0.0, 1 - cosine**2))), 0.99)
 

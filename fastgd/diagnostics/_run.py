@@ -13,6 +13,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from fastgd.optimizers import all_optimizers
+
 Floats: TypeAlias = NDArray[np.float64]
 Flags: TypeAlias = NDArray[np.bool_]
 
@@ -67,6 +69,21 @@ class Run:
     samples: int | None
     optimizer: str
     recorded: frozenset[str]  # which of SERIES
+
+    @cached_property
+    def plain(self) -> bool:
+        """Whether a step is the learning rate times the gradient, momentum apart, as of SGD."""
+        kind = all_optimizers().get(self.optimizer)
+        return kind is not None and not kind.adaptive
+
+    @cached_property
+    def first_moment(self) -> float | None:
+        """The default decay rate of the optimizer's average of gradients, if it has one: the run's own is
+        not in a history.
+        """
+        kind = all_optimizers().get(self.optimizer)
+        betas = kind.declaration.defaults.get("betas") if kind is not None else None
+        return None if betas is None else float(betas[0])
 
     @cached_property
     def known(self) -> int:

@@ -2,7 +2,7 @@
 
 The rules are in fastgd/_engine/rules, one file for each family as here. Names, defaults and formulas are
 PyTorch's where PyTorch has the optimizer; else optax' or those of its authors. `all_optimizers()` lists
-them by name, `find` looks one up.
+them by name, `find` looks one up; `dump`, `prepare` and `Loaded` are what checkpoints are made with.
 
 In the formulas theta is a parameter, g its gradient and t = 1, 2, … the number of the step. Every
 hyperparameter can differ between parameter groups, and any number can be a function of the number of
@@ -19,6 +19,9 @@ steps taken (see `fastgd.schedules`). These keywords are common to all:
 from fastgd.optimizers._base import Optimizer
 from fastgd.optimizers._registry import all_optimizers as all_optimizers
 from fastgd.optimizers._registry import find as find
+from fastgd.optimizers._state_dict import Loaded as Loaded
+from fastgd.optimizers._state_dict import dump as dump
+from fastgd.optimizers._state_dict import prepare as prepare
 from fastgd.optimizers.adadelta import Adadelta, Adamax
 from fastgd.optimizers.adafactor import Adafactor
 from fastgd.optimizers.adagrad import Adagrad

@@ -65,7 +65,7 @@ class Declaration:
         variants: Mapping[str, str],
     ) -> None:
         signature = inspect.signature(function)
-        self._name = name
+        self.name = name
         self.rule: Mapping[str, Any] = _engine.rules[rule]
         self.variants = {flag: _engine.rules[other] for flag, other in variants.items()}
         self.state: tuple[str, ...] = self.rule["state"]
@@ -107,22 +107,20 @@ class Declaration:
         for key in kwargs:
             if key not in known:
                 raise TypeError(
-                    f"{self._name} got an unexpected argument {key!r}{suggestion(key, known, OTHER_NAMES)}"
+                    f"{self.name} got an unexpected argument {key!r}{suggestion(key, known, OTHER_NAMES)}"
                 )
         if len(args) > len(self._positional):
             raise TypeError(
-                f"{self._name} takes {len(self._positional)} positional arguments "
+                f"{self.name} takes {len(self._positional)} positional arguments "
                 f"({', '.join(self._positional)}), got {len(args)}; pass the rest by name"
             )
         given = dict(zip(self._positional, args, strict=False))
         twice = sorted(set(given) & set(kwargs))
         if twice:
-            raise TypeError(f"{self._name} got {twice[0]!r} twice, by position and by name")
+            raise TypeError(f"{self.name} got {twice[0]!r} twice, by position and by name")
         given.update(kwargs)
         if "params" not in given:
-            raise TypeError(
-                f"{self._name} needs params: an array, or a list, tuple or dict of such"
-            )
+            raise TypeError(f"{self.name} needs params: an array, or a list, tuple or dict of such")
         options = {key: given.pop(key, default) for key, default in STEP_OPTIONS.items()}
         return given.pop("params"), {**self.defaults, **given}, options
 
@@ -131,7 +129,7 @@ class Declaration:
         for name in values:
             if name not in self.checks:
                 raise ValueError(
-                    f"{self._name} has no hyperparameter {name!r}; it has {', '.join(self.checks)}"
+                    f"{self.name} has no hyperparameter {name!r}; it has {', '.join(self.checks)}"
                     f"{suggestion(name, self.checks, OTHER_NAMES)}"
                 )
         return {name: self.checks[name](name, value) for name, value in values.items()}

@@ -30,7 +30,7 @@ def _itself(param: Array) -> Array:
     return param
 
 
-class DoG(Optimizer, rule="dog", variants={"layerwise": "ldog"}):
+class DoG(Optimizer, rule="dog", variants={"layerwise": "ldog"}, adaptive=True):
     """Distance over gradients: SGD without a learning rate to tune.
 
         g ← ∇L(theta) + weight_decay * theta
@@ -94,7 +94,7 @@ class DoG(Optimizer, rule="dog", variants={"layerwise": "ldog"}):
         return {"init_buffer": _itself, "G": values["eps"]}
 
 
-class DoWG(Optimizer, rule="dowg"):
+class DoWG(Optimizer, rule="dowg", adaptive=True):
     """Distance over weighted gradients.
 
         r² ← max(r², ‖theta - theta0‖²) (from eps)
@@ -146,7 +146,7 @@ class DoWG(Optimizer, rule="dowg"):
         return {"init_buffer": _itself, "r_squared": values["eps"]}
 
 
-class PolyakSGD(Optimizer, rule="polyak", needs_loss=True):
+class PolyakSGD(Optimizer, rule="polyak", needs_loss=True, adaptive=True):
     """SGD whose rate is the gap of the loss over the squared gradient.
 
         rate = min((loss - f_min) / (‖scaling * g‖² + eps), lr), 0 where the denominator is

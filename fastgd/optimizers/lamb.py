@@ -71,7 +71,7 @@ class LAMB(Optimizer, rule="lamb", adaptive=True):
     ) -> None: ...
 
 
-class LARS(Optimizer, rule="lars", momentum="momentum"):
+class LARS(Optimizer, rule="lars", momentum="momentum", adaptive=True):
     """SGD with momentum whose rate is in proportion to ‖theta‖ / ‖g‖ of each array.
 
         g ← ∇L(theta) + weight_decay * theta

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, TypeAlias
 
-from fastgd._arguments import choice, flag, integer, number
-from fastgd.schedules._schedule import Schedule, blend, half_cosine
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any, Literal, SupportsFloat, SupportsIndex
-
-    from fastgd.schedules._schedule import Formula
+from fastgd._arguments import flag, integer
+from fastgd.schedules._schedule import (
+    Formula,
+    NonNegative,
+    Positive,
+    Share,
+    Steps,
+    at_least,
+    blend,
+    half_cosine,
+    one_of,
+    schedule,
+)
 
 _CYCLIC_MODES = ("triangular", "triangular2", "exp_range")
 _ANNEALING: dict[str, Callable[[float], float]] = {
@@ -21,15 +28,27 @@ _ANNEALING: dict[str, Callable[[float], float]] = {
 }  # the identity
 
 
+def _steps_or_none(name: str, value: Any) -> int | None:
+    return None if value is None else integer(name, value, 1)
+
+
+Annealing: TypeAlias = Annotated[Literal["cos", "linear"], one_of(_ANNEALING)]
+Flag: TypeAlias = Annotated[bool, flag]
+TwoSteps: TypeAlias = Annotated[int, at_least(2)]
+
+
+@functools.partial(schedule, step_size_down="step_size_up")
 def cyclic(
-    base_lr: SupportsFloat,
-    max_lr: SupportsFloat,
+    base_lr: NonNegative,
+    max_lr: NonNegative,
     *,
-    step_size_up: SupportsIndex = 2000,
-    step_size_down: SupportsIndex | None = None,
-    mode: Literal["triangular", "triangular2", "exp_range"] = "triangular",
-    gamma: SupportsFloat = 1.0,
-) -> Schedule:
+    step_size_up: Steps = 2000,
+    step_size_down: Annotated[int | None, _steps_or_none] = None,
+    mode: Annotated[
+        Literal["triangular", "triangular2", "exp_range"], one_of(_CYCLIC_MODES)
+    ] = "triangular",
+    gamma: Positive = 1.0,
+) -> Formula:
     """Triangles between two values (PyTorch's CyclicLR).
 
         value(t) = base_lr + (max_lr - base_lr) * triangle * scale
@@ -63,11 +82,8 @@ def cyclic(
         Smith, Cyclical Learning Rates for Training Neural Networks (2017), arXiv:1506.01186,
         section 3.1.
     """
-    base, top = number("base_lr", base_lr), number("max_lr", max_lr)
-    up = integer("step_size_up", step_size_up, 1)
-    down = up if step_size_down is None else integer("step_size_down", step_size_down, 1)
-    choice("mode", mode, _CYCLIC_MODES)
-    gamma = number("gamma", gamma, bounds="()")
+    up, down = step_size_up, step_size_down
+    assert down is not None
 
     def formula(t: int) -> float:
         cycle, x = divmod(t, up + down)
@@ -76,47 +92,30 @@ def cyclic(
             triangle = math.ldexp(triangle, -cycle)
         elif mode == "exp_range":
             triangle *= gamma**t
-        return blend(base, top, triangle)
+        return blend(base_lr, max_lr, triangle)
 
-    return Schedule(
-        cyclic,
-        formula,
-        base_lr=base,
-        max_lr=top,
-        step_size_up=up,
-        step_size_down=down,
-        mode=mode,
-        gamma=gamma,
-    )
+    return formula
 
 
-def _one_cycle_options(
-    total_steps: Any, pct_start: Any, anneal_strategy: Any, three_phase: Any
-) -> dict[str, Any]:
-    """The checked options that `one_cycle` and `one_cycle_momentum` share."""
-    options: dict[str, Any] = {
-        "total_steps": integer("total_steps", total_steps, 2),
-        "pct_start": number("pct_start", pct_start, 0.0, 1.0, "[]"),
-        "anneal_strategy": choice("anneal_strategy", anneal_strategy, _ANNEALING),
-        "three_phase": flag("three_phase", three_phase),
-    }
-    if three_phase and options["pct_start"] > 0.5:
+def _one_cycle_formula(
+    points: tuple[float, float, float, float],
+    total_steps: int,
+    pct_start: float,
+    anneal_strategy: str,
+    three_phase: bool,
+) -> Formula:
+    """From `start` to `tip` to `end`, with three phases by way of `back`."""
+    if three_phase and pct_start > 0.5:
         raise ValueError(
             f"pct_start must be at most 0.5 with three_phase, as the first two phases both take "
             f"that share of the steps; got {pct_start!r}"
         )
-    return options
-
-
-def _one_cycle_formula(
-    start: float, tip: float, back: float, end: float, options: dict[str, Any]
-) -> Formula:
-    """From `start` to `tip` to `end`, with three phases by way of `back`."""
-    last = options["total_steps"] - 1
-    share = options["pct_start"] * options["total_steps"]  # PyTorch's: not rounded to whole steps
-    weight = _ANNEALING[options["anneal_strategy"]]
+    start, tip, back, end = points
+    last = total_steps - 1
+    share = pct_start * total_steps  # PyTorch's: not rounded to whole steps
+    weight = _ANNEALING[anneal_strategy]
     phases = [(0.0, share - 1, start, tip), (share - 1, last, tip, end)]
-    if options["three_phase"]:
+    if three_phase:
         phases[1:] = [(share - 1, 2 * share - 2, tip, back), (2 * share - 2, last, back, end)]
 
     def formula(t: int) -> float:
@@ -129,16 +128,17 @@ def _one_cycle_formula(
     return formula
 
 
+@schedule
 def one_cycle(
-    max_lr: SupportsFloat,
+    max_lr: NonNegative,
     *,
-    total_steps: SupportsIndex,
-    pct_start: SupportsFloat = 0.3,
-    anneal_strategy: Literal["cos", "linear"] = "cos",
-    div_factor: SupportsFloat = 25.0,
-    final_div_factor: SupportsFloat = 1e4,
-    three_phase: bool = False,
-) -> Schedule:
+    total_steps: TwoSteps,
+    pct_start: Share = 0.3,
+    anneal_strategy: Annealing = "cos",
+    div_factor: Positive = 25.0,
+    final_div_factor: Positive = 1e4,
+    three_phase: Flag = False,
+) -> Formula:
     """One rise to max_lr and one fall far below the start (PyTorch's OneCycleLR).
 
         initial = max_lr / div_factor,    min = initial / final_div_factor
@@ -181,31 +181,21 @@ def one_cycle(
         Smith, A Disciplined Approach to Neural Network Hyper-Parameters (2018), arXiv:1803.09820,
         section 4.1.
     """
-    options = _one_cycle_options(total_steps, pct_start, anneal_strategy, three_phase)
-    top = number("max_lr", max_lr)
-    division = number("div_factor", div_factor, bounds="()")
-    final_division = number("final_div_factor", final_div_factor, bounds="()")
-    initial = top / division
-    formula = _one_cycle_formula(initial, top, initial, initial / final_division, options)
-    return Schedule(
-        one_cycle,
-        formula,
-        max_lr=top,
-        div_factor=division,
-        final_div_factor=final_division,
-        **options,
-    )
+    initial = max_lr / div_factor
+    points = initial, max_lr, initial, initial / final_div_factor
+    return _one_cycle_formula(points, total_steps, pct_start, anneal_strategy, three_phase)
 
 
+@schedule
 def one_cycle_momentum(
-    base_momentum: SupportsFloat = 0.85,
-    max_momentum: SupportsFloat = 0.95,
+    base_momentum: Share = 0.85,
+    max_momentum: Share = 0.95,
     *,
-    total_steps: SupportsIndex,
-    pct_start: SupportsFloat = 0.3,
-    anneal_strategy: Literal["cos", "linear"] = "cos",
-    three_phase: bool = False,
-) -> Schedule:
+    total_steps: TwoSteps,
+    pct_start: Share = 0.3,
+    anneal_strategy: Annealing = "cos",
+    three_phase: Flag = False,
+) -> Formula:
     """The momentum to go with `one_cycle`: low where the learning rate is high.
 
         value = max_momentum -> base_momentum -> max_momentum    at steps 0, a, total_steps - 1
@@ -239,13 +229,5 @@ def one_cycle_momentum(
         Smith, A Disciplined Approach to Neural Network Hyper-Parameters (2018), arXiv:1803.09820,
         section 4.3.
     """
-    options = _one_cycle_options(total_steps, pct_start, anneal_strategy, three_phase)
-    low = number("base_momentum", base_momentum, 0.0, 1.0, "[]")
-    high = number("max_momentum", max_momentum, 0.0, 1.0, "[]")
-    return Schedule(
-        one_cycle_momentum,
-        _one_cycle_formula(high, low, high, high, options),
-        base_momentum=low,
-        max_momentum=high,
-        **options,
-    )
+    points = max_momentum, base_momentum, max_momentum, max_momentum
+    return _one_cycle_formula(points, total_steps, pct_start, anneal_strategy, three_phase)

@@ -5,16 +5,20 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 
-from fastgd._arguments import integer, number
-from fastgd.schedules._schedule import Schedule, blend, increasing, items
+from fastgd.schedules._schedule import (
+    Formula,
+    Increasing,
+    Levels,
+    NonNegative,
+    Positive,
+    Steps,
+    blend,
+    schedule,
+)
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from typing import SupportsFloat, SupportsIndex
 
-
-def constant(value: SupportsFloat) -> Schedule:
+@schedule
+def constant(value: NonNegative) -> Formula:
     """The same value at every step, for use within `warmup` and `join`.
 
     Args:
@@ -33,15 +37,11 @@ def constant(value: SupportsFloat) -> Schedule:
         >>> [hold_then_decay(step) for step in range(5)]
         [0.5, 0.5, 0.5, 0.25, 0.0]
     """
-    result = number("value", value)
-
-    def formula(t: int) -> float:
-        return result
-
-    return Schedule(constant, formula, value=result)
+    return lambda t: value
 
 
-def step(lr: SupportsFloat, *, step_size: SupportsIndex, gamma: SupportsFloat = 0.1) -> Schedule:
+@schedule
+def step(lr: NonNegative, *, step_size: Steps, gamma: Positive = 0.1) -> Formula:
     """Multiply by gamma every step_size steps (PyTorch's StepLR).
 
         value(t) = lr * gamma ** floor(t / step_size)
@@ -67,18 +67,11 @@ def step(lr: SupportsFloat, *, step_size: SupportsIndex, gamma: SupportsFloat = 
         Szegedy et al., Going Deeper with Convolutions (2015), section 6: a fall of 4 % every 8
         epochs.
     """
-    lr, gamma = number("lr", lr), number("gamma", gamma, bounds="()")
-    size = integer("step_size", step_size, 1)
-
-    def formula(t: int) -> float:
-        return lr * gamma ** (t // size)
-
-    return Schedule(step, formula, lr=lr, step_size=size, gamma=gamma)
+    return lambda t: lr * gamma ** (t // step_size)
 
 
-def multi_step(
-    lr: SupportsFloat, *, milestones: Iterable[SupportsIndex], gamma: SupportsFloat = 0.1
-) -> Schedule:
+@schedule
+def multi_step(lr: NonNegative, *, milestones: Increasing, gamma: Positive = 0.1) -> Formula:
     """Multiply by gamma at each milestone (PyTorch's MultiStepLR).
 
         value(t) = lr * gamma ** (number of milestones <= t)
@@ -105,18 +98,11 @@ def multi_step(
         He et al., Deep Residual Learning for Image Recognition (2016), section 4.2: a tenth at
         32,000 and again at 48,000 iterations.
     """
-    lr, gamma = number("lr", lr), number("gamma", gamma, bounds="()")
-    jumps = increasing("milestones", milestones)
-
-    def formula(t: int) -> float:
-        return lr * gamma ** bisect_right(jumps, t)
-
-    return Schedule(multi_step, formula, lr=lr, milestones=jumps, gamma=gamma)
+    return lambda t: lr * gamma ** bisect_right(milestones, t)
 
 
-def piecewise_constant(
-    values: Iterable[SupportsFloat], *, boundaries: Iterable[SupportsIndex]
-) -> Schedule:
+@schedule
+def piecewise_constant(values: Levels, *, boundaries: Increasing) -> Formula:
     """Given values between given steps.
 
         value(t) = values[number of boundaries <= t]
@@ -142,27 +128,22 @@ def piecewise_constant(
         >>> [schedule(step) for step in range(6)]
         [0.5, 0.5, 0.1, 0.1, 0.3, 0.3]
     """
-    levels = tuple(number(f"values[{i}]", x) for i, x in enumerate(items("values", values)))
-    jumps = increasing("boundaries", boundaries)
-    if len(levels) != len(jumps) + 1:
+    if len(values) != len(boundaries) + 1:
         raise ValueError(
-            f"values must have one more item than boundaries, got {len(levels)} values "
-            f"and {len(jumps)} boundaries"
+            f"values must have one more item than boundaries, got {len(values)} values "
+            f"and {len(boundaries)} boundaries"
         )
-
-    def formula(t: int) -> float:
-        return levels[bisect_right(jumps, t)]
-
-    return Schedule(piecewise_constant, formula, values=levels, boundaries=jumps)
+    return lambda t: values[bisect_right(boundaries, t)]
 
 
+@schedule
 def linear(
-    lr: SupportsFloat,
+    lr: NonNegative,
     *,
-    total_steps: SupportsIndex,
-    start_factor: SupportsFloat = 1 / 3,
-    end_factor: SupportsFloat = 1.0,
-) -> Schedule:
+    total_steps: Steps,
+    start_factor: NonNegative = 1 / 3,
+    end_factor: NonNegative = 1.0,
+) -> Formula:
     """A straight line between two multiples of lr (PyTorch's LinearLR).
 
         value(t) = lr * (start_factor + (end_factor - start_factor) * min(t / total_steps, 1))
@@ -190,22 +171,13 @@ def linear(
         Defazio et al., When, Why and How Much? Adaptive Learning Rate Scheduling by Refinement
         (2023), arXiv:2310.07831: why linear decay to zero.
     """
-    lr, total = number("lr", lr), integer("total_steps", total_steps, 1)
-    first, last = number("start_factor", start_factor), number("end_factor", end_factor)
-
-    def formula(t: int) -> float:
-        return lr * blend(first, last, min(t, total) / total)
-
-    return Schedule(linear, formula, lr=lr, total_steps=total, start_factor=first, end_factor=last)
+    return lambda t: lr * blend(start_factor, end_factor, min(t, total_steps) / total_steps)
 
 
+@schedule
 def polynomial(
-    lr: SupportsFloat,
-    *,
-    total_steps: SupportsIndex,
-    power: SupportsFloat = 1.0,
-    final: SupportsFloat = 0.0,
-) -> Schedule:
+    lr: NonNegative, *, total_steps: Steps, power: Positive = 1.0, final: NonNegative = 0.0
+) -> Formula:
     """A power of the share of steps that is left (PyTorch's PolynomialLR; "poly").
 
         value(t) = final + (lr - final) * (1 - min(t / total_steps, 1)) ** power
@@ -232,16 +204,11 @@ def polynomial(
     References:
         Chen et al., DeepLab (2017), arXiv:1606.00915, section 4.1, with power 0.9.
     """
-    lr, total = number("lr", lr), integer("total_steps", total_steps, 1)
-    power, final = number("power", power, bounds="()"), number("final", final)
-
-    def formula(t: int) -> float:
-        return blend(final, lr, (1.0 - min(t, total) / total) ** power)
-
-    return Schedule(polynomial, formula, lr=lr, total_steps=total, power=power, final=final)
+    return lambda t: blend(final, lr, (1.0 - min(t, total_steps) / total_steps) ** power)
 
 
-def exponential(lr: SupportsFloat, *, gamma: SupportsFloat) -> Schedule:
+@schedule
+def exponential(lr: NonNegative, *, gamma: Positive) -> Formula:
     """Multiply by gamma at each step (PyTorch's ExponentialLR).
 
         value(t) = lr * gamma ** t
@@ -271,17 +238,11 @@ def exponential(lr: SupportsFloat, *, gamma: SupportsFloat) -> Schedule:
         Senior et al., An Empirical Study of Learning Rates in Deep Neural Networks for Speech
         Recognition (2013).
     """
-    lr, gamma = number("lr", lr), number("gamma", gamma, bounds="()")
-
-    def formula(t: int) -> float:
-        return lr * gamma**t
-
-    return Schedule(exponential, formula, lr=lr, gamma=gamma)
+    return lambda t: lr * gamma**t
 
 
-def inverse_time(
-    lr: SupportsFloat, *, decay_rate: SupportsFloat, decay_steps: SupportsIndex = 1
-) -> Schedule:
+@schedule
+def inverse_time(lr: NonNegative, *, decay_rate: NonNegative, decay_steps: Steps = 1) -> Formula:
     """Fall as 1 / t, with which SGD converges on strongly convex functions.
 
         value(t) = lr / (1 + decay_rate * t / decay_steps)
@@ -311,16 +272,11 @@ def inverse_time(
         Robbins and Monro, A Stochastic Approximation Method (1951);
         Bottou, Stochastic Gradient Descent Tricks (2012), section 5.2.
     """
-    lr, rate = number("lr", lr), number("decay_rate", decay_rate)
-    unit = integer("decay_steps", decay_steps, 1)
-
-    def formula(t: int) -> float:
-        return lr / (1.0 + rate * (t / unit))
-
-    return Schedule(inverse_time, formula, lr=lr, decay_rate=rate, decay_steps=unit)
+    return lambda t: lr / (1.0 + decay_rate * (t / decay_steps))
 
 
-def inverse_sqrt(lr: SupportsFloat, *, warmup_steps: SupportsIndex) -> Schedule:
+@schedule
+def inverse_sqrt(lr: NonNegative, *, warmup_steps: Steps) -> Formula:
     """Linear warmup, then decay with the root of the step count ("Noam").
 
         value(t) = lr * min(s / warmup_steps, sqrt(warmup_steps / s)),    s = t + 1
@@ -349,10 +305,9 @@ def inverse_sqrt(lr: SupportsFloat, *, warmup_steps: SupportsIndex) -> Schedule:
     References:
         Vaswani et al., Attention Is All You Need (2017), arXiv:1706.03762, section 5.3, equation 3.
     """
-    lr, rise = number("lr", lr), integer("warmup_steps", warmup_steps, 1)
 
     def formula(t: int) -> float:
         s = t + 1
-        return lr * (s / rise if s < rise else math.sqrt(rise / s))
+        return lr * (s / warmup_steps if s < warmup_steps else math.sqrt(warmup_steps / s))
 
-    return Schedule(inverse_sqrt, formula, lr=lr, warmup_steps=rise)
+    return formula

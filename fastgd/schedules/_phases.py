@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, Literal, TypeAlias
 
-from fastgd._arguments import choice, integer, number
+from fastgd._arguments import number
 from fastgd.schedules._elementary import constant
-from fastgd.schedules._schedule import Schedule, blend, half_cosine, increasing, items
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-    from typing import Any, Literal, SupportsFloat, SupportsIndex
-
-    from fastgd.schedules._schedule import Formula
+from fastgd.schedules._schedule import (
+    Count,
+    Formula,
+    Increasing,
+    NonNegative,
+    Steps,
+    blend,
+    half_cosine,
+    items,
+    one_of,
+)
+from fastgd.schedules._schedule import schedule as factory
 
 # Weight of the final value, by fraction of the decay that has passed; float is the identity.
 _DECAYS: dict[str, Callable[[float], float]] = {
@@ -43,12 +49,16 @@ def _warmed_up(formula: Formula, steps: int, start_factor: float = 0.0) -> Formu
     return warmed
 
 
-def warmup(
-    schedule: Callable[[int], float] | SupportsFloat,
-    steps: SupportsIndex,
-    *,
-    start_factor: SupportsFloat = 0.0,
-) -> Schedule:
+def _as_schedules(name: str, values: Any) -> tuple[Formula, ...]:
+    return tuple(_as_schedule(f"{name}[{i}]", x) for i, x in enumerate(items(name, values)))
+
+
+OneSchedule: TypeAlias = Annotated[Callable[[int], float] | float, _as_schedule]
+Schedules: TypeAlias = Annotated[Sequence[Callable[[int], float] | float], _as_schedules]
+
+
+@factory
+def warmup(schedule: OneSchedule, steps: Count, *, start_factor: NonNegative = 0.0) -> Formula:
     """Rise linearly to the first value of a schedule, then follow it.
 
         value(t) = schedule(0) * (start_factor + (1 - start_factor) * t / steps)    t < steps
@@ -81,21 +91,12 @@ def warmup(
         Goyal et al., Accurate, Large Minibatch SGD (2017), arXiv:1706.02677, section 2.2, "gradual
         warmup".
     """
-    after = _as_schedule("schedule", schedule)
-    length, first = integer("steps", steps), number("start_factor", start_factor)
-    return Schedule(
-        warmup,
-        _warmed_up(after, length, first),
-        schedule=after,
-        steps=length,
-        start_factor=first,
-    )
+    assert callable(schedule)
+    return _warmed_up(schedule, steps, start_factor)
 
 
-def join(
-    schedules: Iterable[Callable[[int], float] | SupportsFloat],
-    boundaries: Iterable[SupportsIndex],
-) -> Schedule:
+@factory
+def join(schedules: Schedules, boundaries: Increasing) -> Formula:
     """One schedule after the other (PyTorch's SequentialLR).
 
         value(t) = schedules[i](t - start)    i = number of boundaries <= t,
@@ -119,31 +120,24 @@ def join(
         >>> [schedule(step) for step in range(7)]
         [0.5, 0.5, 0.0, 0.5, 1.0, 0.25, 0.25]
     """
-    parts = tuple(
-        _as_schedule(f"schedules[{i}]", x) for i, x in enumerate(items("schedules", schedules))
-    )
-    ends = increasing("boundaries", boundaries)
-    if len(parts) != len(ends) + 1:
+    if len(schedules) != len(boundaries) + 1:
         raise ValueError(
-            f"schedules must have one more item than boundaries, got {len(parts)} schedules "
-            f"and {len(ends)} boundaries"
+            f"schedules must have one more item than boundaries, got {len(schedules)} schedules "
+            f"and {len(boundaries)} boundaries"
         )
-    starts = (0, *ends)
+    parts, starts = [part for part in schedules if callable(part)], (0, *boundaries)
 
     def formula(t: int) -> float:
-        i = bisect_right(ends, t)
+        i = bisect_right(boundaries, t)
         return parts[i](t - starts[i])
 
-    return Schedule(join, formula, schedules=parts, boundaries=ends)
+    return formula
 
 
+@factory
 def cosine(
-    lr: SupportsFloat,
-    *,
-    total_steps: SupportsIndex,
-    warmup_steps: SupportsIndex = 0,
-    final: SupportsFloat = 0.0,
-) -> Schedule:
+    lr: NonNegative, *, total_steps: Steps, warmup_steps: Count = 0, final: NonNegative = 0.0
+) -> Formula:
     """Half a cosine from lr to final (PyTorch's CosineAnnealingLR), after an optional warmup.
 
         value(t) = lr * t / warmup_steps                                    t < warmup_steps
@@ -179,36 +173,23 @@ def cosine(
         Loshchilov and Hutter, SGDR (2017), arXiv:1608.03983, section 3, equation 5, here without
         restarts.
     """
-    lr, final = number("lr", lr), number("final", final)
-    rise = integer("warmup_steps", warmup_steps)
-    total = integer("total_steps", total_steps, 1)
-    if rise >= total:
+    if warmup_steps >= total_steps:
         raise ValueError(
-            f"warmup_steps must be less than total_steps, got warmup_steps={rise} "
-            f"and total_steps={total}"
+            f"warmup_steps must be less than total_steps, got warmup_steps={warmup_steps} "
+            f"and total_steps={total_steps}"
         )
-    length = total - rise
+    length = total_steps - warmup_steps
 
     def formula(t: int) -> float:
         return blend(lr, final, half_cosine(min(t, length) / length))
 
-    return Schedule(
-        cosine,
-        _warmed_up(formula, rise),
-        lr=lr,
-        total_steps=total,
-        warmup_steps=rise,
-        final=final,
-    )
+    return _warmed_up(formula, warmup_steps)
 
 
+@factory
 def cosine_restarts(
-    lr: SupportsFloat,
-    *,
-    period: SupportsIndex,
-    multiplier: SupportsIndex = 1,
-    final: SupportsFloat = 0.0,
-) -> Schedule:
+    lr: NonNegative, *, period: Steps, multiplier: Steps = 1, final: NonNegative = 0.0
+) -> Formula:
     """Cosine periods that start again at lr, each longer than the last (SGDR; PyTorch's
     CosineAnnealingWarmRestarts).
 
@@ -238,30 +219,29 @@ def cosine_restarts(
     References:
         Loshchilov and Hutter, SGDR (2017), arXiv:1608.03983, section 3, equation 5.
     """
-    lr, final = number("lr", lr), number("final", final)
-    first, factor = integer("period", period, 1), integer("multiplier", multiplier, 1)
 
     def formula(t: int) -> float:
-        length = first
-        if factor == 1:
+        length = period
+        if multiplier == 1:
             t %= length
         while t >= length:  # exact, where a logarithm could miss a restart by a rounding
             t -= length
-            length *= factor
+            length *= multiplier
         return blend(lr, final, half_cosine(t / length))
 
-    return Schedule(cosine_restarts, formula, lr=lr, period=first, multiplier=factor, final=final)
+    return formula
 
 
+@factory
 def warmup_stable_decay(
-    lr: SupportsFloat,
+    lr: NonNegative,
     *,
-    total_steps: SupportsIndex,
-    warmup_steps: SupportsIndex,
-    decay_steps: SupportsIndex,
-    final: SupportsFloat = 0.0,
-    decay_type: Literal["linear", "cosine", "1-sqrt"] = "linear",
-) -> Schedule:
+    total_steps: Steps,
+    warmup_steps: Count,
+    decay_steps: Steps,
+    final: NonNegative = 0.0,
+    decay_type: Annotated[Literal["linear", "cosine", "1-sqrt"], one_of(_DECAYS)] = "linear",
+) -> Formula:
     """Warm up, stay at lr for most of the run, decay at its end (WSD, "trapezoidal").
 
         value(t) = lr * t / warmup_steps              t < warmup_steps
@@ -302,27 +282,14 @@ def warmup_stable_decay(
         Hägele et al., Scaling Laws and Compute-Optimal Training Beyond Fixed Training Durations
         (2024), arXiv:2405.18392, section 3, for "1-sqrt".
     """
-    lr, final = number("lr", lr), number("final", final)
-    total = integer("total_steps", total_steps, 1)
-    rise, fall = integer("warmup_steps", warmup_steps), integer("decay_steps", decay_steps, 1)
-    choice("decay_type", decay_type, _DECAYS)
-    if total < rise + fall:
+    if total_steps < warmup_steps + decay_steps:
         raise ValueError(
-            f"total_steps must be at least warmup_steps + decay_steps, got total_steps={total}, "
-            f"warmup_steps={rise} and decay_steps={fall}"
+            f"total_steps must be at least warmup_steps + decay_steps, got total_steps={total_steps}, "
+            f"warmup_steps={warmup_steps} and decay_steps={decay_steps}"
         )
-    weight, stable = _DECAYS[decay_type], total - rise - fall
+    weight, stable = _DECAYS[decay_type], total_steps - warmup_steps - decay_steps
 
     def formula(t: int) -> float:
-        return blend(lr, final, weight(min(max(t - stable, 0), fall) / fall))
+        return blend(lr, final, weight(min(max(t - stable, 0), decay_steps) / decay_steps))
 
-    return Schedule(
-        warmup_stable_decay,
-        _warmed_up(formula, rise),
-        lr=lr,
-        total_steps=total,
-        warmup_steps=rise,
-        decay_steps=fall,
-        final=final,
-        decay_type=decay_type,
-    )
+    return _warmed_up(formula, warmup_steps)

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any, Literal, SupportsFloat, SupportsIndex
 
 from fastgd._arguments import as_float, choice, integer, number
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from typing import Any, Literal, SupportsFloat, SupportsIndex
 
 
 class ReduceOnPlateau:

@@ -1,23 +1,23 @@
 """What every schedule is, what is in one, interpolations, and lists among the arguments of several.
 
-A factory such as `cosine` checks its arguments, defines its formula as a function of a checked
-step, and returns Schedule(factory, formula, **arguments). A schedule is its factory and arguments:
-printing, comparing and pickling use those, so a formula may be any closure. Dataclasses would say
-each argument twice, in the class and in its factory, and take longer to import than all of this.
+A factory such as `cosine` is its signature, which names, types and checks its arguments, and a body
+that makes a formula of the checked ones, a function of a checked step; `schedule` does the rest. A
+schedule is its factory and arguments: printing, comparing and pickling use those, so a formula may be
+any closure.
 """
 
 from __future__ import annotations
 
+import functools
+import inspect
 import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Annotated, Any, ParamSpec, SupportsIndex, TypeAlias, get_args
 
-from fastgd._arguments import integer
+from fastgd._arguments import choice, integer, number
 
-TYPE_CHECKING = False  # typing and collections.abc would take longer to import than everything here
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-    from typing import Any, SupportsIndex, TypeAlias
-
-    Formula: TypeAlias = Callable[[int], float]
+Formula: TypeAlias = Callable[[int], float]
+P = ParamSpec("P")
 
 
 class Schedule:
@@ -78,6 +78,32 @@ class Schedule:
         return _make, (self._factory, self._arguments)
 
 
+def schedule(define: Callable[P, Formula], **instead: str) -> Callable[P, Schedule]:
+    """Make a factory of schedules of a function that takes checked arguments and returns the formula.
+
+    Each argument's annotation is Annotated[type, check], where check(name, value) returns the value in
+    its normal form or raises TypeError or ValueError naming it. `instead` names the argument whose
+    value an argument has that is None.
+    """
+    signature = inspect.signature(define, eval_str=True)
+    checks = {name: get_args(p.annotation)[1] for name, p in signature.parameters.items()}
+
+    @functools.wraps(define)
+    def factory(*args: P.args, **kwargs: P.kwargs) -> Schedule:
+        try:
+            bound = signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise TypeError(f"{define.__name__}: {error}") from None
+        bound.apply_defaults()
+        checked: Any = {name: checks[name](name, x) for name, x in bound.arguments.items()}
+        for name, other in instead.items():
+            checked[name] = checked[other] if checked[name] is None else checked[name]
+        return Schedule(factory, define(**checked), **checked)  # type: ignore[call-arg]
+
+    factory.__signature__ = signature.replace(return_annotation=Schedule)  # type: ignore[attr-defined]
+    return factory
+
+
 def _make(factory: Callable[..., Schedule], arguments: dict[str, Any]) -> Schedule:
     return factory(**arguments)
 
@@ -128,3 +154,33 @@ def increasing(name: str, values: Iterable[Any]) -> tuple[int, ...]:
                 f"{name} must increase, got {result[i - 1]} and then {result[i]} as {name}[{i}]"
             )
     return result
+
+
+def levels(name: str, values: Any) -> tuple[float, ...]:
+    """Numbers of at least 0."""
+    return tuple(number(f"{name}[{i}]", x) for i, x in enumerate(items(name, values)))
+
+
+def positive(name: str, value: Any) -> float:
+    return number(name, value, bounds="()")
+
+
+def share(name: str, value: Any) -> float:
+    return number(name, value, 0.0, 1.0, "[]")
+
+
+def at_least(least: int) -> Callable[[str, Any], int]:
+    return lambda name, value: integer(name, value, least)
+
+
+def one_of(options: Iterable[str]) -> Callable[[str, Any], str]:
+    return lambda name, value: choice(name, value, options)
+
+
+NonNegative: TypeAlias = Annotated[float, number]
+Positive: TypeAlias = Annotated[float, positive]
+Share: TypeAlias = Annotated[float, share]
+Count: TypeAlias = Annotated[int, at_least(0)]
+Steps: TypeAlias = Annotated[int, at_least(1)]
+Increasing: TypeAlias = Annotated[Sequence[int], increasing]
+Levels: TypeAlias = Annotated[Sequence[float], levels]

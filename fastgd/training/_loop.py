@@ -17,9 +17,8 @@ import numpy as np
 
 from fastgd.averaging import Average
 from fastgd.history import Floats, History
-from fastgd.optimizers._base import Optimizer
-from fastgd.schedules import ReduceOnPlateau
-from fastgd.schedules._schedule import functions_in
+from fastgd.optimizers import Optimizer
+from fastgd.schedules import ReduceOnPlateau, functions_in
 from fastgd.training._feed import Exhausted, Feed
 from fastgd.training._objective import (
     Arguments,

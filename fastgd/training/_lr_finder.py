@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgd._arguments import integer, number
-from fastgd.optimizers._base import Optimizer
+from fastgd.optimizers import Optimizer
 from fastgd.sampling import MiniBatches
 from fastgd.training._feed import Exhausted, Feed, batches_of
 from fastgd.training._inputs import OptimizerLike, make_optimizer, prepare_params

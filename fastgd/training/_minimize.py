@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from fastgd._arguments import flag, integer, number
 from fastgd.averaging import Average
 from fastgd.history import RECORD_ALL_BELOW, STRIDE, History
-from fastgd.optimizers._base import Optimizer
+from fastgd.optimizers import Optimizer
 from fastgd.training._feed import Feed, batches_of, check_epochs
 from fastgd.training._inputs import (
     OptimizerLike,
@@ -280,7 +280,7 @@ def _history(
         record_every = 1 if elements <= RECORD_ALL_BELOW else STRIDE
     return History(
         tuple(optimizer.params),
-        optimizer=type(optimizer).__name__,
+        optimizer=optimizer.declaration.name,
         batch_size=feed.batch_size,
         samples=feed.samples,
         first_step=optimizer.step_count,

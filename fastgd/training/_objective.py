@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from fastgd._arrays.tree import SOLE_NAME, Array, Spec, rebuild
-from fastgd.optimizers._base import Optimizer
+from fastgd.optimizers import Optimizer
 
 Arguments: TypeAlias = tuple[Any, ...]  # of value_and_grad, after the parameters
 ValueAndGrad: TypeAlias = Callable[..., Any]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import inspect
 import os
@@ -48,6 +49,24 @@ def test_every_rule_has_an_optimizer() -> None:
     assert sorted(rule["number"] for rule in used) == sorted(
         rule["number"] for rule in _engine.rules.values()
     )
+
+
+def test_no_private_module_is_imported_from_another_package() -> None:
+    found = []
+    for path in sorted((ROOT / "fastgd").rglob("*.py")):
+        own = ".".join(path.relative_to(ROOT).with_suffix("").parts[:-1])
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.ImportFrom) or not node.module:
+                continue
+            if not node.module.startswith("fastgd."):
+                continue
+            parts = node.module.split(".")
+            for i, part in enumerate(parts):
+                owner = ".".join(parts[:i])
+                private = part.startswith("_") and owner != "fastgd"
+                if private and own != owner and not own.startswith(owner + "."):
+                    found.append(f"{path.name}:{node.lineno}: {node.module}")
+    assert not found
 
 
 def test_every_public_name_exists_and_is_documented() -> None:
