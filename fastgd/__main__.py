@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import math
 import shutil
 import sys
 from collections.abc import Sequence
@@ -83,6 +84,19 @@ def _parser() -> argparse.ArgumentParser:
         help="of fastgd's steps (default 1: the network is too small to gain by more)",
     )
     demo.add_argument(
+        "--optimizer",
+        type=_optimizer,
+        action="append",
+        metavar="NAME",
+        help="run this one on mini-batches instead, one of fastgd.optimizers in any case; may be repeated",
+    )
+    demo.add_argument(
+        "--lr",
+        type=_rate,
+        metavar="RATE",
+        help="of the runs of --optimizer (default: each one's own)",
+    )
+    demo.add_argument(
         "--no-timing",
         dest="timing",
         action="store_false",
@@ -100,7 +114,13 @@ def _demo(options: argparse.Namespace) -> None:
     if options.plot is not None:
         picture.check(options.plot)
     dataset = data.digits() if options.data is None else data.from_directory(options.data)
-    plan, outcomes = runs.plan(len(dataset.train)), []
+    samples = len(dataset.train)
+    plan = (
+        runs.chosen(samples, options.optimizer, options.lr)
+        if options.optimizer
+        else runs.plan(samples)
+    )
+    outcomes = []
     with contextlib.ExitStack() as stack:
         stack.enter_context(limits(1, user_api="blas"))
         stack.enter_context(fastgd.num_threads(options.threads))
@@ -123,6 +143,23 @@ def _demo(options: argparse.Namespace) -> None:
     print(table.report(dataset, options.seed, outcomes, timing=options.timing))
     if options.plot is not None:
         picture.write(options.plot, dataset, outcomes)
+
+
+def _optimizer(text: str) -> type[fastgd.Optimizer]:
+    try:
+        return fastgd.optimizers.find(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _rate(text: str) -> float:
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = math.nan
+    if not 0 < rate < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a number greater than 0, got {text!r}")
+    return rate
 
 
 def _seed(text: str) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice, repeat
@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgd import schedules
+from fastgd._arrays.tree import flatten
 from fastgd.demo import network
 from fastgd.demo.data import Dataset, Part
-from fastgd.optimizers import SGD, Adagrad, Adam, AdamW, RMSprop
+from fastgd.optimizers import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
 from fastgd.sampling import MiniBatches
 
 Floats: TypeAlias = NDArray[np.float64]
@@ -87,6 +88,42 @@ def plan(samples: int) -> list[Run]:
     ]
 
 
+def chosen(samples: int, kinds: Sequence[type[Optimizer]], lr: float | None) -> list[Run]:
+    """Return runs of these optimizers on mini-batches, at `lr` or at each one's own default."""
+    mini = next(run for run in plan(samples) if run.name == "SGD, mini-batch")
+    return [
+        Run(
+            kind.__name__,
+            partial(_where_it_fits, kind),
+            kind.declaration.defaults["lr"] if lr is None else lr,
+            mini.batch_size,
+            mini.steps,
+        )
+        for kind in kinds
+    ]
+
+
+def _where_it_fits(kind: type[Optimizer], params: network.Params, lr: Any) -> Optimizer:
+    """Over all arrays, those that the rule cannot update (Muon's biases) with AdamW."""
+    made: Any = kind
+    values = {**kind.declaration.defaults, "lr": lr}
+    fits: dict[str, Any] = {}
+    rest: dict[str, Any] = {}
+    for name, array in flatten(params)[0]:
+        try:
+            kind.check_array(name, array, values)
+            fits[name] = array
+        except ValueError:
+            rest[name] = array
+    groups: Any = params
+    if rest:
+        groups = [{"params": fits}, {"params": rest, "optimizer": AdamW}]
+    try:
+        return made(groups, lr=lr)  # type: ignore[no-any-return]
+    except TypeError:  # the rate is read only once
+        return made(groups, lr=lr(0))  # type: ignore[no-any-return]
+
+
 def layer_sizes(data: Dataset) -> tuple[int, int, int]:
     """The network's layers: inputs, hidden units, outputs."""
     return data.train.images.shape[1], 256 if len(data.train) <= FEW else 128, data.classes
@@ -111,11 +148,14 @@ def train(
     marks = set(np.geomspace(1, run.steps, CURVE_POINTS).round().tolist() if record else [])
     progress, curve = _Progress(), []
     with np.errstate(over="ignore", invalid="ignore"):  # should it diverge, the table says nan
-        for step in _descend(run, params, data.train, seed, progress):
+        optimizer = run.optimizer(params, lr=schedules.cosine(run.lr, total_steps=run.steps))
+        for step in _descend(run, optimizer, params, data.train, seed, progress):
             report(run.cost // run.steps)
             if step in marks:
-                loss, _ = network.evaluate(params, shown.images, shown.labels)
+                with optimizer.evaluation():
+                    loss, _ = network.evaluate(params, shown.images, shown.labels)
                 curve.append((progress.samples / len(data.train), loss))
+        optimizer.eval()
         loss, _ = network.evaluate(params, data.train.images, data.train.labels)
         _, accuracy = network.evaluate(params, data.test.images, data.test.labels)
     return Outcome(
@@ -130,24 +170,40 @@ def train(
 
 
 def _descend(
-    run: Run, params: network.Params, part: Part, seed: int, progress: _Progress
+    run: Run,
+    optimizer: Optimizer,
+    params: network.Params,
+    part: Part,
+    seed: int,
+    progress: _Progress,
 ) -> Iterator[int]:
     """Take the run's steps, and give their number after each; what is done then is not timed."""
-    optimizer = run.optimizer(params, lr=schedules.cosine(run.lr, total_steps=run.steps))
     size = None if run.batch_size == len(part) else run.batch_size
     batches = MiniBatches(part.images, part.labels, batch_size=size, seed=seed, reuse=True)
     epochs = chain.from_iterable(repeat(batches))
     begin = perf_counter()
     for step, (images, labels) in enumerate(islice(epochs, run.steps), 1):
-        _, grads = network.value_and_grad(params, images, labels)
+        loss, grads = network.value_and_grad(params, images, labels)
         computed = perf_counter()
-        optimizer.step(grads)
+        optimizer.step(_arranged(grads, optimizer), loss=loss)
         end = perf_counter()
         progress.samples += len(labels)
         progress.seconds += end - begin
         progress.optimizer_seconds += end - computed
         yield step
         begin = perf_counter()
+
+
+def _arranged(grads: network.Params, optimizer: Optimizer) -> Any:
+    """The gradients as the optimizer has its parameters: as they are, or by group and name."""
+    groups: list[dict[str, Any]] = [{} for _ in optimizer.param_groups]
+    if len(groups) == 1:
+        return grads
+    named = dict(flatten(grads)[0])
+    for name in optimizer.params:
+        group, path = name.split("/", 1)
+        groups[int(group)][path] = named[path]
+    return groups
 
 
 def _between(low: int, value: int, high: int) -> int:

@@ -21,8 +21,11 @@ class FTRL(
     """Follow the regularized leader: Adagrad's rates, and parameters that l1 makes exactly zero.
 
         n' = n + g²
-        z ← z + g + 2 * l2_shrinkage * theta - (√n' - √n) / lr * theta;  n ← n'
+        z ← z + g + 2 * l2_shrinkage * theta - ((√n' + beta) / lr - (√n + beta) / lr') * theta;  n ← n'
         theta ← 0 where |z| <= l1, else -(z - l1 * sign(z)) / ((√n + beta) / lr + 2 * l2)
+
+    lr' is the rate of the step before, so that a rate that changes does not by itself move theta; other
+    libraries take the present rate in both places, and a falling one then draws theta to 0.
 
     The method for sparse data of many dimensions, click-through rates above all. theta is made anew of z
     at every step. z starts so that the theta that is given stays where its gradient is zero; with
@@ -32,14 +35,13 @@ class FTRL(
 
     Args:
         params: see `SGD`.
-        lr: learning rate, a number or a function step -> number, greater than 0; a rate that changes
-            breaks the sum in z, which other libraries ignore too.
+        lr: learning rate, a number or a function step -> number, greater than 0.
         initial_accumulator_value: a number that n starts at, at least 0; read when the state is made.
         l1, l2, l2_shrinkage, beta: numbers or functions step -> number, at least 0.
         keep_start: True or False, see above; read when the state is made.
         maximize, clip_norm, clip_value, nonfinite: see `SGD`.
 
-    State: accumulator (n), linear (z), each of the parameter's shape and dtype.
+    State: accumulator (n), linear (z), each of the parameter's shape and dtype; the number last_lr.
 
     Raises:
         TypeError, ValueError: an array or a hyperparameter is not as described; names it.
@@ -88,4 +90,5 @@ class FTRL(
         return {
             "accumulator": accumulator,
             "linear": linear if values["keep_start"] else 0.0,
+            "last_lr": values["lr"],
         }

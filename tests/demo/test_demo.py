@@ -309,3 +309,35 @@ def test_an_outcome_counts_what_was_done(record: bool, samples: int, folder: Pat
         if record:
             assert (np.diff(epochs) > 0).all()
             assert (epochs[-1], losses[-1]) == (outcome.epochs, outcome.loss)
+
+
+# --- any optimizer ---
+
+
+def test_any_optimizer_can_be_run(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Matrix rules among them, rules that need the loss, those that average, and one read-once rate."""
+    monkeypatch.setattr(runs, "_between", lambda low, value, high: 2)  # epochs
+    names = ["muon", "PolyakSGD", "ScheduleFreeAdamW", "rprop", "lion"]
+    flags = [text for name in names for text in ("--optimizer", name)]
+    assert main(["demo", "--no-timing", *flags]) == 0
+    printed = capsys.readouterr().out
+    for name in ("Muon", "PolyakSGD", "ScheduleFreeAdamW", "Rprop", "Lion"):
+        assert re.search(rf"^{name} +32 ", printed, re.MULTILINE), name
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--optimizer", "adamv"], "did you mean 'Adam'"),
+        (["--optimizer", "adam", "--lr", "0"], "greater than 0"),
+        (["--optimizer", "adam", "--lr", "x"], "greater than 0"),
+    ],
+)
+def test_wrong_optimizers_and_rates(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["demo", *arguments])
+    assert message in capsys.readouterr().err

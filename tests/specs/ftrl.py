@@ -31,22 +31,29 @@ def ftrl(
     after = np.sqrt(n)
     both = after + before
     growth = np.where(both > 0, g * g / both * rate, both)
+    faster = 1.0 / h["lr"] - 1.0 / state["last_lr"]
+    growth = fma(number(p, faster), before + number(p, h["beta"]), growth)
     z = state["linear"] + fma(number(p, 2.0 * h["l2_shrinkage"]), p, g)
     z = fma(-growth, p, z)
     quadratic = fma(after, rate, number(p, 2.0 * h["l2"] + h["beta"] / h["lr"]))
     moved = np.where(quadratic != 0, -(z - l1 * sign(z)) / quadratic, p)
-    return np.where(np.abs(z) <= l1, number(p, 0), moved), {"accumulator": n, "linear": z}
+    return np.where(np.abs(z) <= l1, number(p, 0), moved), {
+        "accumulator": n,
+        "linear": z,
+        "last_lr": h["lr"],
+    }
 
 
 def first(p: Array, h: Hyper) -> State:
     h = {name: at_zero(value) for name, value in h.items()}
     n = np.full_like(p, h["initial_accumulator_value"])
     if not h["keep_start"]:
-        return {"accumulator": n}
+        return {"accumulator": n, "last_lr": float(h["lr"])}
     root = h["initial_accumulator_value"] ** 0.5
     quadratic = (root + h["beta"]) / h["lr"] + 2 * h["l2"]
     return {
         "accumulator": n,
+        "last_lr": float(h["lr"]),
         "linear": -p * number(p, quadratic) - number(p, h["l1"]) * np.sign(p),
     }
 

@@ -16,16 +16,22 @@ cdef struct FTRLHyper:
 cdef struct FTRL:
     Head head
     double rate       # 1 / lr
+    double faster     # what it has grown by since the step before
+    double beta
     double l1
     double l2         # twice the hyperparameter, and beta / lr
     double shrinkage  # twice the hyperparameter
 
 
 cdef inline void ftrl_fill(const double* hyper, double t, double* numbers, double* row) noexcept nogil:
+    """Numbers: the rate of the step before."""
     cdef const FTRLHyper* h = <const FTRLHyper*> hyper
     cdef FTRL* k = <FTRL*> row
     k.head.weight_decay = 0
     k.rate = 1.0 / h.lr
+    k.faster = k.rate - 1.0 / numbers[0]
+    k.beta = h.beta
+    numbers[0] = h.lr
     k.l1 = h.l1
     k.l2 = 2.0 * h.l2 + h.beta / h.lr
     k.shrinkage = 2.0 * h.l2_shrinkage
@@ -48,6 +54,8 @@ cdef inline void ftrl(const double* row, floating* p, const floating* grad, floa
         total = after + before
         # The difference of the roots, which themselves may agree in all their digits.
         growth = g * g / total * rate if total > zero else total
+        # A rate that changes must not by itself move the parameter.
+        growth = fma(<floating> k.faster, before + <floating> k.beta, growth)
         total = linear[i] + fma(<floating> k.shrinkage, p[i], g)
         total = fma(-growth, p[i], total)
         linear[i] = total
@@ -60,5 +68,5 @@ cdef inline int enter(Kernels* kernels, dict rules) except -1:
     cdef FTRLHyper hyper
     memset(&hyper, 0, sizeof(hyper))
     add(kernels, rules, "ftrl", sizeof(FTRL), ftrl_fill, ftrl[float], ftrl[double], hyper,
-        ("accumulator", "linear")).squares = True
+        ("accumulator", "linear"), ("last_lr",)).squares = True
     return 0
