@@ -22,7 +22,6 @@ from fastgd._engine._work cimport (
     F32,
     F64,
     GRAD_SQUARES,
-    MOST_STREAMS,
     MOST_SUMS,
     REDUCE,
     Format,
