@@ -73,9 +73,10 @@ def save(
 
     The file is complete or not there: it is written under another name in the same directory, forced
     to the disk, and renamed. Until then an older checkpoint of that name stays as it is, whatever
-    happens; a process killed meanwhile leaves a file `.name.*.tmp`, which the next `save` of that name
-    removes. Parameters and optimizer state are written from where they lie, without a copy; steps of
-    this optimizer in other threads wait.
+    happens; a signal, Ctrl-C among them, is handled when the file is complete. A process killed
+    meanwhile leaves a file `.name.*.tmp`, which the next `save` of that name removes. Parameters and
+    optimizer state are written from where they lie, without a copy; steps of this optimizer in other
+    threads wait.
 
     Schedules made by `fastgd.schedules` are stored by the call that makes them. Of any other function
     the name is stored: `load` takes the function itself from the optimizer that it is given.
@@ -128,6 +129,7 @@ def save(
     states = {name: state_of(things[name]) for name in things if name not in optimizers}
     _engine.read_together(
         [things[name]._gate for name in optimizers],
+        _engine.uninterrupted,  # or Ctrl-C could fall between opening a file and having it closed
         lambda: _save(os.fsdecode(path), metadata or {}, things, kinds, states),
     )
 

@@ -86,10 +86,10 @@ class Feed:
             yield [self._only]
             return
         source: Any = self._source
-        iterator = iter(source)
         self.used = 0
         if isinstance(source, MiniBatches):
-            self._origin = source.state_dict()
+            self._origin = source.state_dict()  # before it begins, or an interrupt could lose it
+        iterator = iter(source)
         try:
             count = yield from self._grouped(iterator)
         finally:

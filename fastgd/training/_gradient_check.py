@@ -177,13 +177,17 @@ def check_gradient(
     count = integer("directions", directions, 1)
     rng = np.random.default_rng(integer("seed", seed, 0))
     objective = Objective(value_and_grad, tree)
-    with restored([array for _, array in named]):
+    arrays = [array for _, array in named]
+
+    def measured() -> tuple[float, dict[str, LeafError], LeafError]:
         loss, grads = objective(batch)
         slopes = _slopes(named, grads)
         _require_repeatable(loss, objective(batch)[0])
-        line = _Line(objective, batch, [array for _, array in named], slopes, loss, eps, tol, rng)
+        line = _Line(objective, batch, arrays, slopes, loss, eps, tol, rng)
         leaves = {name: line.worst(name, [i], count) for i, (name, _) in enumerate(named)}
-        joint = line.worst("all", list(range(len(named))), count)
+        return loss, leaves, line.worst("all", list(range(len(named))), count)
+
+    loss, leaves, joint = restored(arrays, measured)
     worst = max(leaves.values(), key=lambda leaf: leaf.error)
     error = max(worst.error, joint.error)
     hint = _hint(leaves, tol)
@@ -261,14 +265,18 @@ class _Line:
     ) -> tuple[LeafError, bool]:
         """The slope by a step to either side, and whether rounding leaves it exact enough."""
         arrays = [self.arrays[i] for i in moves]
-        with restored(arrays):
+        losses: list[float] = []
+        sides: list[list[Array]] = []
+
+        def to_either_side() -> None:
             starts = [array.astype(np.float64) for array in arrays]
-            losses, sides = [], []
             for sign in (times, -times):
                 for array, start, move in zip(arrays, starts, moves.values(), strict=True):
                     array[...] = start + sign * move
                 sides.append([array.astype(np.float64) for array in arrays])
                 losses.append(self.objective(self.batch)[0])
+
+        restored(arrays, to_either_side)
         # The slope is predicted for what was really moved, after rounding.
         moved = [up - down for up, down in zip(*sides, strict=True)]
         length = math.sqrt(sum(float(np.sum(m * m)) for m in moved))

@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from fastgd import _engine
 from fastgd.averaging import Average
 from fastgd.history import Floats, History
 from fastgd.optimizers import Optimizer
@@ -124,7 +125,8 @@ class Loop:
         self._best_loss: float | None = None
         self._not_better = 0
         self._validated_at = -1
-        self._interrupted = False
+        self._interrupted = self._chosen = False
+        self._current = feed.used, self._first_step, 0  # the step under way, see _account
 
     @property
     def steps_taken(self) -> int:
@@ -132,26 +134,37 @@ class Loop:
 
     def run(self) -> None:
         """Train, and leave everything as documented, whatever happens."""
-        optimizer = self._optimizer
-        track_norms = optimizer.track_norms
+        track_norms = self._optimizer.track_norms
+
+        def leave() -> None:
+            self._optimizer.track_norms = track_norms
+            self._account()
+            self._feed.settle()
+            if self.reason == "interrupted":
+                self._choose()
+            elif not self._chosen and self._average is None and self._best_metric < math.inf:
+                self._best.restore()
+            if self._progress is not None:
+                self._progress.close(self._attempts, self.loss)
+
+        _engine.ensure(self._run, leave)
+
+    def _run(self) -> None:
         try:
-            optimizer.train()
+            self._optimizer.train()
             self._until_stop(self._train)
             if not self.reason.startswith("nonfinite"):
                 self._until_stop(self._conclude)
             self._choose()
+            self._chosen = True
         except KeyboardInterrupt:
             self.reason, self.converged = "interrupted", False
-            self._choose()
-        except BaseException:
-            if self._average is None and self._best_metric < math.inf:
-                self._best.restore()
-            raise
-        finally:
-            optimizer.track_norms = track_norms
-            self._feed.settle()
-            if self._progress is not None:
-                self._progress.close(self._attempts, self.loss)
+
+    def _account(self) -> None:
+        """Count the batches of a step that was taken, but interrupted before they were counted."""
+        used, step, count = self._current
+        if self._feed.used == used and self._optimizer.step_count > step:
+            self._feed.used += count
 
     def _until_stop(self, work: Callable[[], None]) -> None:
         try:
@@ -179,6 +192,7 @@ class Loop:
     def _step(self, batches: list[Arguments]) -> None:
         optimizer, history, feed = self._optimizer, self.history, self._feed
         step = optimizer.step_count
+        self._current = feed.used, step, len(batches)
         loss, grads, scale = self._objective.mean(batches)
         if not math.isfinite(loss) and (feed.exact or optimizer.nonfinite != "skip"):
             self._loss_not_finite(step, loss, batches, grads, scale)

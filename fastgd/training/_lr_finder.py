@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable, Generator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fastgd import _engine
 from fastgd._arguments import integer, number
 from fastgd.optimizers import Optimizer
 from fastgd.sampling import MiniBatches
@@ -136,23 +137,22 @@ def find_lr(
     given, tree = prepare_params(params, copy=False)
     objective = Objective(value_and_grad, tree)
     made = make_optimizer(optimizer, given, False, hyperparameters)
-    with _restored(made, source):
-        sweep = _Sweep(objective, made, Feed(source, 1))
-        sweep.run(rates)
+    sweep = _Sweep(objective, made, Feed(source, 1))
+    _put_back(made, source, lambda: sweep.run(rates))
     return _suggestion(sweep, rates[: len(sweep.losses)])
 
 
-@contextmanager
-def _restored(optimizer: Optimizer, source: Any) -> Iterator[None]:
-    """Put parameters, optimizer and the position in the data back in the end."""
+def _put_back(optimizer: Optimizer, source: Any, body: Callable[[], None]) -> None:
+    """body(), and parameters, optimizer and the position in the data as they were in the end."""
     state = optimizer.state_dict()
     position = source.state_dict() if isinstance(source, MiniBatches) else None
-    with ExitStack() as stack:
+
+    def others() -> None:
+        optimizer.load_state_dict(state)
         if position is not None:
-            stack.callback(source.load_state_dict, position)
-        stack.callback(optimizer.load_state_dict, state)
-        stack.enter_context(restored(list(optimizer.params.values())))
-        yield
+            source.load_state_dict(position)
+
+    _engine.ensure(lambda: restored(list(optimizer.params.values()), body), others)
 
 
 class _Sweep:
@@ -218,10 +218,13 @@ class _Sweep:
 
     def _at_start(self, batch: Arguments) -> float:
         """The loss of a batch at the first parameters."""
-        with restored(self._params):
+
+        def there() -> float:
             for array, start in zip(self._params, self._start, strict=True):
                 array[...] = start
             return self._objective(batch)[0]
+
+        return restored(self._params, there)
 
     def _risen(self) -> bool:
         changes = self.changes

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from fastgd._arguments import flag, integer, number
+from fastgd._arguments import choice, flag, integer, number
 from fastgd.averaging import Average
 from fastgd.history import RECORD_ALL_BELOW, STRIDE, History
 from fastgd.optimizers import Optimizer
@@ -25,6 +26,8 @@ from fastgd.training._progress import make_progress
 
 if TYPE_CHECKING:
     from fastgd.diagnostics import Diagnosis
+
+LOG = logging.getLogger("fastgd")
 
 
 @dataclass(eq=False)
@@ -91,6 +94,7 @@ def minimize(
     max_records: int = 10_000,
     progress: bool | None = None,
     seed: int = 0,
+    on_interrupt: Literal["return", "raise"] = "return",
     **hyperparameters: Any,
 ) -> Result:
     """Minimize a function by gradient descent, in batches of data or without any.
@@ -141,6 +145,8 @@ def minimize(
         progress: True for a tqdm progress bar, None for one on runs that last for more than two
             seconds, if tqdm is installed; where stderr is no terminal there is none.
         seed: of the order of batches made from arrays.
+        on_interrupt: what Ctrl-C does: "return" the result so far, whose reason is "interrupted", and log
+            a warning; or "raise" the KeyboardInterrupt once everything is put in order, for a sweep.
         **hyperparameters: passed on to the optimizer: numbers or schedules such as
             lr=fastgd.schedules.cosine(…), and clip_norm, nonfinite and so on.
 
@@ -207,6 +213,7 @@ def minimize(
         callback=callback,
         probe=flag("probe", probe),
     )
+    choice("on_interrupt", on_interrupt, ("return", "raise"))
     _check_rules(rules, feed, average)
     total = _total_steps(rules, feed)
     bar = make_progress(progress, total)
@@ -222,6 +229,13 @@ def minimize(
         bar,
     )
     loop.run()
+    if loop.reason == "interrupted":
+        if on_interrupt == "raise":
+            raise KeyboardInterrupt
+        LOG.warning(
+            "minimize was interrupted after %d steps; its result says so, and the run can go on",
+            loop.steps_taken,
+        )
     return Result(
         loop.params,
         loop.loss,

@@ -176,7 +176,12 @@ def not_finite(named: Iterable[tuple[str, Any]]) -> list[str]:
     """The names of the arrays of floating-point numbers that have a NaN or an infinity."""
     found = []
     for name, value in named:
-        array = np.asarray(value.data if hasattr(value, "indptr") else value)  # of a sparse matrix
+        try:
+            array = np.asarray(
+                value.data if hasattr(value, "indptr") else value
+            )  # of a sparse matrix
+        except Exception:  # a ragged list, a random generator's key: no array, and so without a NaN
+            continue
         is_float = array.dtype.kind in "fc" or array.dtype.name == "bfloat16"
         if is_float and not np.isfinite(array).all():
             found.append(name)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import numpy as np
 
+from fastgd import _engine
 from fastgd._arrays.tree import Array
+
+T = TypeVar("T")
 
 
 class Snapshot:
@@ -29,12 +32,12 @@ class Snapshot:
             np.copyto(array, copy)
 
 
-@contextmanager
-def restored(arrays: Sequence[Array]) -> Iterator[None]:
-    """Put the arrays back to their present bits in the end, whatever happens."""
+def restored(arrays: Sequence[Array], body: Callable[[], T]) -> T:
+    """body(), and the arrays put back to their present bits in the end, whatever happens."""
     before = [array.copy(order="K") for array in arrays]
-    try:
-        yield
-    finally:
+
+    def put_back() -> None:
         for array, old in zip(arrays, before, strict=True):
             array[...] = old
+
+    return _engine.ensure(body, put_back)

@@ -1,0 +1,1 @@
+"""Which optimizer reaches how far, at its best rate."""
