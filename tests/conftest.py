@@ -26,6 +26,6 @@ def restored_threads() -> Iterator[None]:
     """Puts the number of threads back after a test that changes it."""
     import fastgd
 
-    before = fastgd.get_num_threads()
+    before = fastgd._engine.get_chosen_threads()
     yield
     fastgd.set_num_threads(before)

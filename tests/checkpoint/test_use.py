@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _thread
 import os
+import signal
 import stat
 import threading
 import tracemalloc
@@ -371,6 +372,7 @@ def test_an_interrupt_while_arrays_are_read(
     saved, opt = trained(rng), trained(rng)
     fastgd.save(path, saved)
     read, calls = _npz.Archive.read_into, [0]
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
 
     def interrupted(self: Any, stored: Any, target: Any) -> None:
         calls[0] += 1
@@ -379,8 +381,11 @@ def test_an_interrupt_while_arrays_are_read(
         read(self, stored, target)
 
     monkeypatch.setattr(_npz.Archive, "read_into", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        fastgd.load(path, opt)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            fastgd.load(path, opt)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert everything(opt) == everything(saved)
 
 

@@ -19,7 +19,8 @@ def choices(pace: _runtime.Pace, uses: int, serial: float, team: float) -> list[
 
 
 @pytest.fixture
-def pace() -> _runtime.Pace:
+def pace(restored_threads: None) -> _runtime.Pace:
+    fastgd.set_num_threads(None)
     return _runtime.Pace()
 
 
@@ -49,7 +50,6 @@ def test_what_has_become_faster_is_found(pace: _runtime.Pace) -> None:
     assert taken[-1000:].count(False) > 980
 
 
-@pytest.mark.usefixtures("restored_threads")
 def test_a_number_that_was_chosen_is_obeyed(pace: _runtime.Pace) -> None:
     fastgd.set_num_threads(2)
     with pytest.raises(RuntimeError, match="fixed"):

@@ -40,7 +40,7 @@ def ftrl(
     return np.where(np.abs(z) <= l1, number(p, 0), moved), {
         "accumulator": n,
         "linear": z,
-        "last_lr": h["lr"],
+        "last_lr": float(h["lr"]),
     }
 
 
