@@ -8,6 +8,7 @@ made from 1, 1.0 and numpy.float64(1) are equal, or raises TypeError or ValueErr
 from __future__ import annotations
 
 import difflib
+import inspect
 import math
 from collections.abc import Iterable, Mapping
 from operator import index
@@ -112,6 +113,23 @@ def suggestion(
     same = (other_names or {}).get(lower)
     close = [same] if same in by_lower else difflib.get_close_matches(lower, by_lower, 1, 0.7)
     return f"; did you mean {by_lower[close[0]]!r}?" if close else ""
+
+
+def refuse_late(thing: Any, name: str, value: Any) -> None:
+    """Refuse to assign an argument of a thing's constructor, which would do nothing.
+
+    Raises: AttributeError that says what to do.
+    """
+    kind = type(thing)
+    if name.startswith("_") or hasattr(kind, name) or name in vars(thing):
+        return
+    known = inspect.signature(kind.__init__).parameters.keys() - {"self"}
+    hint = suggestion(name, known)
+    if name in known or hint:
+        raise AttributeError(
+            f"{kind.__name__} has no attribute {name!r} to assign: it is decided when the object is "
+            f"made, {kind.__name__}(…, {name}={value!r}){'' if name in known else hint}"
+        )
 
 
 def describe(value: Any) -> str:

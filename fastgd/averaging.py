@@ -227,7 +227,12 @@ def _shaped(array: Array, flat: Floats) -> Floats:
 
 
 def _move(mean: Floats, flat: Array, weight: float, scratch: Floats) -> None:
-    """mean += weight * (flat - mean)."""
+    """mean += weight * (flat - mean), whatever the caller's errstate."""
+    with np.errstate(all="ignore"):
+        _move_blocks(mean, flat, weight, scratch)
+
+
+def _move_blocks(mean: Floats, flat: Array, weight: float, scratch: Floats) -> None:
     for low in range(0, flat.size, BLOCK):
         part = mean[low : low + BLOCK]
         change = scratch[: part.size]

@@ -7,8 +7,11 @@ leaf, (None, specs of the children) for a list or tuple, (keys, specs of the chi
 
 from __future__ import annotations
 
+import copy
+import dataclasses
+import inspect
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -49,11 +52,25 @@ def _walk(node: Any, path: str, leaves: list[tuple[str, Any]]) -> Spec:
 
 
 def rebuild(tree: Any, replace: Callable[[Any], Any]) -> Any:
-    """A tree of the same containers with every leaf replaced, in the order of `flatten`."""
+    """A tree of the same containers with every leaf replaced, in the order of `flatten`.
+
+    A subclass of dict or list is copied (`copy.copy`) and its items are replaced, so that it keeps what
+    else it has.
+    """
     if isinstance(tree, dict):
-        return {key: rebuild(child, replace) for key, child in tree.items()}
+        items = {key: rebuild(child, replace) for key, child in tree.items()}
+        if type(tree) is dict:
+            return items
+        twin = copy.copy(tree)
+        for key, child in items.items():
+            twin[key] = child
+        return twin
     if isinstance(tree, tuple) and hasattr(tree, "_fields"):
         return type(tree)(*(rebuild(child, replace) for child in tree))
+    if isinstance(tree, list) and type(tree) is not list:
+        other = copy.copy(tree)
+        other[:] = [rebuild(child, replace) for child in tree]
+        return other
     if isinstance(tree, (list, tuple)):
         return type(tree)([rebuild(child, replace) for child in tree])
     return replace(tree)
@@ -87,13 +104,33 @@ def check_kind(name: str, array: Any) -> None:
     if not isinstance(array, np.ndarray) or isinstance(array, np.ma.MaskedArray):
         raise TypeError(
             f"parameter {name!r} must be a numpy.ndarray, got "
-            f"{type(array).__module__}.{type(array).__qualname__}"
+            f"{type(array).__module__}.{type(array).__qualname__}{_hint(array)}"
         )
     if array.dtype not in (np.float32, np.float64) or not array.dtype.isnative:
         raise TypeError(
             f"parameter {name!r} has dtype {array.dtype.str if array.dtype.names is None else 'struct'}"
             f"; expected native float32 or float64: convert it with .astype(np.float32)"
         )
+
+
+def _hint(value: Any) -> str:
+    """What to write instead of something that is no array."""
+    if isinstance(value, np.ma.MaskedArray):
+        return "; pass value.filled(0.0), or the array and its mask separately"
+    if dataclasses.is_dataclass(value):
+        return "; of a dataclass pass vars(value), which holds the same arrays"
+    if isinstance(value, Mapping):
+        return "; pass dict(value), which holds the same arrays"
+    if type(value).__module__.partition(".")[0] == "torch" or inspect.isgenerator(value):
+        return (
+            "; of a PyTorch model pass {name: p.detach().numpy() for name, p in "
+            "model.named_parameters()}, which shares its memory"
+        )
+    if isinstance(value, (int, float, complex)):
+        return "; pass numpy.array([…], float) of the numbers"
+    if isinstance(value, (Iterable, Sized)):
+        return "; pass list(value) of the arrays"
+    return ""
 
 
 def check_disjoint(named: Sequence[tuple[str, Array]]) -> None:

@@ -9,7 +9,10 @@ What the engine promises to the Python layer:
 
 - `step` validates everything before it writes anything. From the first write on it cannot fail: it
   allocates nothing and calls no Python.
-- Every result is the same bits at any number of threads.
+- Every result is the same bits at any number of threads, as long as all of them treat subnormal numbers
+  alike: a library that sets the CPU's FTZ or DAZ flags (`torch.set_flush_denormal`, a library linked with
+  -ffast-math) sets them for some threads only, and then numbers below 1.2e-38 (float32) may be flushed in
+  some chunks and not in others.
 - Gradients are only read. Addresses are used only while a reference to their array is held, and are
   taken after the last foreign code (a gradient's `__array__`, a schedule) has run.
 - Whatever uses a plan passes its `Gate`, one at a time; as long as Python code can run in a step,

@@ -14,6 +14,7 @@ from fastgd.checkpoint._npz import Archive, Array, CheckpointError
 from fastgd.checkpoint._objects import (
     KINDS,
     OPTIMIZER,
+    adjusted,
     decode_optimizer,
     kind_of,
     loaded,
@@ -159,7 +160,12 @@ def _save(
 
 
 def load(
-    path: FilePath, optimizer: Optimizer | None = None, *, strict: bool = True, **objects: Any
+    path: FilePath,
+    optimizer: Optimizer | None = None,
+    *,
+    strict: bool = True,
+    keep_hyperparameters: bool = False,
+    **objects: Any,
 ) -> Checkpoint:
     """Continue from a file that `save` wrote, or look into it.
 
@@ -178,6 +184,9 @@ def load(
         path: the file.
         optimizer: of the same class as the one saved. None to look only.
         strict: require that everything the file holds is asked for. False leaves the rest.
+        keep_hyperparameters: keep the hyperparameters and options of the optimizers given, such as a
+            longer schedule, instead of taking the saved ones. Otherwise a warning tells of a schedule
+            that is replaced by one that has already ended.
         **objects: under the names that `save` was given.
 
     Returns:
@@ -228,6 +237,9 @@ def load(
             fastgd_version=str(header["fastgd"]),
             format_version=header["version"],
         )
+        for name, kind in kinds.items():
+            if kind == OPTIMIZER:
+                states[name] = adjusted(things[name], states[name], keep_hyperparameters)
         restore([*reloads, *((name, things[name], states[name]) for name in things)], archive)
         return checkpoint
 

@@ -8,6 +8,7 @@ come last, straight from the file, when everything that could be refused has bee
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -19,7 +20,7 @@ from fastgd._arrays.tree import check_parameter
 from fastgd.checkpoint._codec import Decoder, UserFunction, has_state
 from fastgd.checkpoint._npz import Archive, Array, StoredArray
 from fastgd.optimizers import Loaded, Optimizer, dump, prepare
-from fastgd.schedules import functions_in
+from fastgd.schedules import Schedule, functions_in
 
 OPTIMIZER, RANDOM, OTHER = "optimizer", "random", "state_dict"
 KINDS = {
@@ -56,6 +57,34 @@ def state_of(thing: Any) -> Any:
     if isinstance(thing, Random):
         return _random_state(thing)
     return thing.state_dict()
+
+
+def adjusted(optimizer: Optimizer, state: Mapping[str, Any], keep: bool) -> dict[str, Any]:
+    """A decoded state with the optimizer's present hyperparameters and options, if these are kept;
+    otherwise as it is, with a warning of schedules that have ended.
+    """
+    live = dump(optimizer, copied=False)
+    saved = state.get("param_groups")
+    if not isinstance(saved, (list, tuple)) or len(saved) != len(live["param_groups"]):
+        return dict(state)  # which is refused elsewhere
+    if keep:
+        groups = [
+            {**ours, "params": theirs.get("params")}
+            for ours, theirs in zip(live["param_groups"], saved, strict=True)
+        ]
+        return {**state, "param_groups": groups, "options": live["options"]}
+    for ours, theirs in zip(live["param_groups"], saved, strict=True):
+        for name, value in theirs.items():
+            if isinstance(value, Schedule) and value != ours.get(name):
+                end = value.arguments.get("total_steps")
+                if end is not None and end <= state["step_count"]:
+                    warnings.warn(
+                        f"{name} becomes the saved {value!r}, which has ended at step "
+                        f"{state['step_count']}; pass keep_hyperparameters=True to go on with "
+                        f"{ours.get(name)!r}",
+                        stacklevel=3,
+                    )
+    return dict(state)
 
 
 def restore(things: Iterable[tuple[str, Any, Any]], archive: Archive) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fastgd._arguments import flag, integer
+from fastgd._arguments import flag, integer, refuse_late
 from fastgd.sampling._batches import Batch, Buffers, ReadAhead, gathered, singles, sliced
 from fastgd.sampling._options import (
     Options,
@@ -165,6 +165,10 @@ class MiniBatches:
         one_batch = self._options.batch_samples >= self._options.samples
         self._whole = one_batch and isinstance(self._sampler, Sequential)
         self._cursor = _Cursor(integer("seed", seed, 0), epoch=0)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        refuse_late(self, name, value)
+        super().__setattr__(name, value)
 
     def __len__(self) -> int:
         """Return the number of batches per epoch."""

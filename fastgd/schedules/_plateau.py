@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, Literal, SupportsFloat, SupportsIndex
 
-from fastgd._arguments import as_float, choice, integer, number
+from fastgd._arguments import as_float, choice, integer, number, refuse_late
 
 
 class ReduceOnPlateau:
@@ -98,6 +98,11 @@ class ReduceOnPlateau:
         self.num_bad_epochs = 0
         self.cooldown_counter = 0
         self.last_epoch = 0
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name not in ("lr", "best", "num_bad_epochs", "cooldown_counter", "last_epoch"):
+            refuse_late(self, name, value)
+        super().__setattr__(name, value)
 
     def __call__(self, step: SupportsIndex) -> float:
         """The value now, whatever the step."""

@@ -44,6 +44,14 @@ class Schedule:
         self._formula = formula
         self._arguments = arguments
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not name.startswith("_"):
+            raise AttributeError(
+                f"a schedule cannot be changed: make another, "
+                f"{self._factory.__name__}(…, {name}={value!r}), and assign it to the group"
+            )
+        super().__setattr__(name, value)
+
     def __call__(self, step: SupportsIndex) -> float:
         """The value at `step`.
 
@@ -61,6 +69,11 @@ class Schedule:
             return self._formula(count)
         except OverflowError:
             raise OverflowError(f"{self!r} overflows at step {count}") from None
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What it was made of, by name, as a copy."""
+        return dict(self._arguments)
 
     def __repr__(self) -> str:
         arguments = ", ".join(f"{name}={value!r}" for name, value in self._arguments.items())

@@ -177,17 +177,22 @@ def check_gradient(
     count = integer("directions", directions, 1)
     rng = np.random.default_rng(integer("seed", seed, 0))
     objective = Objective(value_and_grad, tree)
-    arrays = [array for _, array in named]
+    arrays, errors = [array for _, array in named], np.geterr()
+
+    def evaluate(batch: tuple[Any, ...]) -> tuple[float, Any]:
+        with np.errstate(**errors):  # what the caller wants of functions of their own
+            return objective(batch)
 
     def measured() -> tuple[float, dict[str, LeafError], LeafError]:
-        loss, grads = objective(batch)
+        loss, grads = evaluate(batch)
         slopes = _slopes(named, grads)
-        _require_repeatable(loss, objective(batch)[0])
-        line = _Line(objective, batch, arrays, slopes, loss, eps, tol, rng)
+        _require_repeatable(loss, evaluate(batch)[0])
+        line = _Line(evaluate, batch, arrays, slopes, loss, eps, tol, rng)
         leaves = {name: line.worst(name, [i], count) for i, (name, _) in enumerate(named)}
         return loss, leaves, line.worst("all", list(range(len(named))), count)
 
-    loss, leaves, joint = restored(arrays, measured)
+    with np.errstate(all="ignore"):
+        loss, leaves, joint = restored(arrays, measured)
     worst = max(leaves.values(), key=lambda leaf: leaf.error)
     error = max(worst.error, joint.error)
     hint = _hint(leaves, tol)
@@ -198,7 +203,7 @@ def check_gradient(
 class _Line:
     """The loss along lines through the parameters."""
 
-    objective: Objective
+    objective: Callable[[tuple[Any, ...]], tuple[float, Any]]
     batch: tuple[Any, ...]
     arrays: list[Array]
     slopes: list[Array]

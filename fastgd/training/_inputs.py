@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import numbers
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sized
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -176,8 +176,18 @@ def _mean_loss(objective: Objective, params: Any, batches: Iterable[Any]) -> flo
 
 
 def _rows(batch: Arguments) -> int:
-    first = next(iter(batch[0].values())) if isinstance(batch[0], Mapping) else batch[0]
-    return int(first.shape[0]) if hasattr(first, "shape") else len(first)
+    """How many samples a batch has: as long as its longest member is, since the first may be a key or a
+    mask; 1 where nothing has a length.
+    """
+    members = [
+        x for value in batch for x in (value.values() if isinstance(value, Mapping) else [value])
+    ]
+    lengths = [
+        int(x.shape[0]) if getattr(x, "shape", ()) else len(x)
+        for x in members
+        if getattr(x, "shape", ()) or (isinstance(x, Sized) and not hasattr(x, "shape"))
+    ]
+    return max(lengths, default=1)
 
 
 # --- averaging ---

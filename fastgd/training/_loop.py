@@ -126,6 +126,14 @@ class Loop:
         self._not_better = 0
         self._validated_at = -1
         self._interrupted = self._chosen = False
+        # Without a validation they follow the loss of all data, step by step; or what a callback says.
+        fed = rules.validation is not None or rules.callback is not None
+        self._plateaus = [] if fed else _plateau_schedules(optimizer)
+        if self._plateaus and not feed.exact:
+            raise ValueError(
+                "a ReduceOnPlateau needs something to follow: the loss of a mini-batch is too noisy, so "
+                "pass validation, or call its update in a callback"
+            )
         self._current = feed.used, self._first_step, 0  # the step under way, see _account
 
     @property
@@ -207,6 +215,8 @@ class Loop:
         taken = self._take(step, loss, grads, scale)
         self._attempts += 1
         feed.used += len(batches)
+        if self._attempts == 1 and taken:
+            self._check_gradients(grads)
         if taken:
             self._skipped = 0
             self._here = None
@@ -223,6 +233,14 @@ class Loop:
         else:
             self._skip(step, grads)
         self._between(loss)
+
+    def _check_gradients(self, grads: Any) -> None:
+        """Refuse to go on with none at all."""
+        if all(g is None for g in gradients_by_name(self._optimizer, grads).values()):
+            raise ValueError(
+                "value_and_grad returned None in place of every gradient, so nothing would be trained; "
+                "return the loss and gradients of the parameters' structure"
+            )
 
     def _take(self, step: int, loss: float, grads: Any, scale: float) -> bool:
         try:
@@ -307,6 +325,8 @@ class Loop:
         rules = self._rules
         self._here = loss
         self._close_probe(loss)
+        for schedule in self._plateaus:
+            schedule.update(loss)
         if rules.tol is not None and self._optimizer._norm(grads) <= rules.tol:
             raise Stop("tol", converged=True)
         if rules.patience is not None and rules.validation is None and self._gives_up(loss):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,6 +13,7 @@ from fastgd._arguments import choice, flag, integer, number
 from fastgd.averaging import Average
 from fastgd.history import RECORD_ALL_BELOW, STRIDE, History
 from fastgd.optimizers import Optimizer
+from fastgd.schedules import Schedule
 from fastgd.training._feed import Feed, batches_of, check_epochs
 from fastgd.training._inputs import (
     OptimizerLike,
@@ -218,6 +220,7 @@ def minimize(
     total = _total_steps(rules, feed)
     bar = make_progress(progress, total)
     made = make_optimizer(optimizer, given, copy, hyperparameters)
+    _warn_of_ends(made, total, rules.epochs, feed)
     loop = Loop(
         objective,
         made,
@@ -284,6 +287,24 @@ def _total_steps(rules: Rules, feed: Feed) -> int | None:
     by_epochs = None if rules.epochs is None or per_epoch is None else rules.epochs * per_epoch
     bounds = [bound for bound in (rules.steps, by_epochs) if bound is not None]
     return min(bounds) if bounds else None
+
+
+def _warn_of_ends(optimizer: Optimizer, total: int | None, epochs: int | None, feed: Feed) -> None:
+    """Of schedules that end in the first half of the run, with their last value ever after."""
+    if total is None:
+        return
+    for i, group in enumerate(optimizer.param_groups):
+        for name, value in group.items():
+            end = value.arguments.get("total_steps") if isinstance(value, Schedule) else None
+            if end is None or end - optimizer.step_count >= total / 2:
+                continue
+            hint = "; total_steps counts steps"
+            if end == epochs and feed.steps_per_epoch:
+                hint += f", not epochs, of which each has {feed.steps_per_epoch}: pass {total}"
+            warnings.warn(
+                f"{name} of group {i}, {value!r}, ends long before this run of {total} steps does{hint}",
+                stacklevel=3,
+            )
 
 
 def _history(
