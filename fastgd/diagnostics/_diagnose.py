@@ -11,6 +11,7 @@ import numpy as np
 from fastgd.diagnostics._curvature import curvature_of
 from fastgd.diagnostics._findings import DECISIVE, RECORDS, Finding
 from fastgd.diagnostics._findings_data import nonfinite_data_or_loss, overfitting
+from fastgd.diagnostics._findings_frozen import frozen_second_moment
 from fastgd.diagnostics._findings_layers import (
     dead_initialization,
     exploding_gradients,
@@ -23,6 +24,7 @@ from fastgd.diagnostics._run import Run, read_run
 # In the order of causes: what a rule finds may be a consequence of what one before it finds.
 RULES = (
     nonfinite_data_or_loss,
+    frozen_second_moment,
     dead_initialization,
     exploding_gradients,
     vanishing_gradients,
@@ -80,6 +82,7 @@ def diagnose(history: Any) -> Diagnosis:
     consequence of earlier ones:
 
         "nonfinite_data_or_loss"  NaN or infinity that no growth announced; the step and the arrays
+        "frozen_second_moment"    one gradient whose square overflowed; its parameters stand still
         "dead_initialization"     zero or negligible gradients from the start: zero weights, units
                                   that are off or saturated, weights that are much too small
         "exploding_gradients"     gradients that at the start grow by orders of magnitude from layer

@@ -391,10 +391,11 @@ class Loop:
         if self._feed.exact or self._skipped == MOST_SKIPPED:
             named = gradients_by_name(self._optimizer, grads).items()
             names = ", ".join(map(repr, not_finite(named)[:3]))
+            what = f"gradient {names} has a NaN or an infinity"
+            if not names:
+                what = "a gradient is so large that its square is infinite"
             times = "" if self._feed.exact else f" for {self._skipped} batches in a row"
-            raise Stop(
-                f"nonfinite: gradient {names} has a NaN or an infinity{times} at step {step}"
-            )
+            raise Stop(f"nonfinite: {what}{times} at step {step}")
 
     # --- the end ---
 

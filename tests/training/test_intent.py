@@ -282,3 +282,42 @@ def test_no_step_minds_errstate(name: str, dtype: type[np.floating]) -> None:
             opt.step(np.full((3, 2), g, dtype), loss=1.0)
         opt.eval()
         opt.train()
+
+
+# --- a second moment that overflows ---
+
+
+def spiking(at: int) -> Any:
+    calls = [0]
+
+    def value_and_grad(x: Any) -> Any:
+        calls[0] += 1
+        return float(x @ x), (np.full_like(x, 1e25) if calls[0] == at else 2 * x)
+
+    return value_and_grad
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "rmsprop", "adagrad", "adamw", "lamb"])
+@pytest.mark.parametrize("at", [5, 20])
+def test_diagnose_names_a_frozen_second_moment(optimizer: str, at: int) -> None:
+    x = np.full(3, 5, np.float32)
+    result = fastgd.minimize(spiking(at), x, optimizer=optimizer, lr=0.01, steps=300)
+    assert result.diagnosis.verdict == "frozen_second_moment"
+    assert f"at step {at - 1}" in str(result.diagnosis)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "lion"])
+def test_a_run_without_a_spike_is_not_called_frozen(optimizer: str) -> None:
+    for scale in (1.0, 1e10):
+        x = np.full(3, 5, np.float32)
+        result = fastgd.minimize(
+            lambda x, s=scale: (s * float(x @ x), np.float32(2 * s) * x),  # type: ignore[misc]
+            x, optimizer=optimizer, lr=0.01 / (scale if optimizer == "sgd" else 1), steps=300,
+        )  # fmt: skip
+        assert all(f.verdict != "frozen_second_moment" for f in result.diagnosis.findings)
+
+
+def test_a_skipped_spike_says_what_it_was() -> None:
+    x = np.full(3, 5, np.float32)
+    result = fastgd.minimize(spiking(9), x, optimizer="adam", lr=0.01, steps=50, nonfinite="skip")
+    assert "its square is infinite" in result.reason
