@@ -13,11 +13,9 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-import numpy as np
-
 from fastgd import _engine
 from fastgd.averaging import Average
-from fastgd.history import Floats, History
+from fastgd.history import History
 from fastgd.optimizers import Optimizer
 from fastgd.schedules import ReduceOnPlateau, functions_in
 from fastgd.training._feed import Exhausted, Feed
@@ -29,14 +27,11 @@ from fastgd.training._objective import (
     not_finite,
     sums_without_step,
 )
+from fastgd.training._observers import Best, Guard, Prober
 from fastgd.training._progress import Progress
-from fastgd.training._snapshot import Snapshot
 
 MOST_SKIPPED = 100  # steps in a row, before the run is given up
 MOST_LOSSES = 1000  # whose mean is the loss of a run on mini-batches
-# A copy of the parameters to go back to is made every so many steps, or before each if that is cheap.
-GUARD_EVERY, SMALL_ELEMENTS, SMALL_ARRAYS = 32, 16_384, 16
-PROBE_EVERY = 200  # steps, after the first few
 
 
 @dataclass(slots=True)
@@ -114,16 +109,10 @@ class Loop:
         self._epoch = self._attempts = self._skipped = 0
         self._losses: deque[float] = deque(maxlen=min(feed.steps_per_epoch or 100, MOST_LOSSES))
         self._here: float | None = None  # the loss where the parameters are, if exact and known
-        self._open_probe: tuple[int, float, float, float, float] | None = None
         arrays = list(optimizer.params.values())
-        self._guard = Snapshot(arrays)
-        small = sum(a.size for a in arrays) <= SMALL_ELEMENTS and len(arrays) <= SMALL_ARRAYS
-        self._guard_every = 1 if small else GUARD_EVERY
-        self._guarded_step, self._guarded_loss = self._first_step, math.nan
-        self._best, self._best_metric = Snapshot(arrays), math.inf
-        self._best_params: Any = None
-        self._best_loss: float | None = None
-        self._not_better = 0
+        self._guard = Guard(arrays, self._first_step)
+        self._best = Best(arrays, rules.patience)
+        self._prober = Prober(history)
         self._validated_at = -1
         self._interrupted = self._chosen = False
         # Without a validation they follow the loss of all data, step by step; or what a callback says.
@@ -150,7 +139,7 @@ class Loop:
             self._feed.settle()
             if self.reason == "interrupted":
                 self._choose()
-            elif not self._chosen and self._average is None and self._best_metric < math.inf:
+            elif not self._chosen and self._average is None and self._best.found:
                 self._best.restore()
             if self._progress is not None:
                 self._progress.close(self._attempts, self.loss)
@@ -206,11 +195,9 @@ class Loop:
             self._loss_not_finite(step, loss, batches, grads, scale)
         if feed.exact:
             self._at(loss, grads)
-        if self._attempts % self._guard_every == 0:
-            self._guard.save()
-            self._guarded_step, self._guarded_loss = step, loss
+        self._guard.see(self._attempts, step, loss)
         due = history.due(step)
-        probing = self._rules.probe and (due if feed.exact else self._probes_now())
+        probing = self._rules.probe and (due if feed.exact else self._prober.due(self._attempts))
         optimizer.track_norms = due or probing
         taken = self._take(step, loss, grads, scale)
         self._attempts += 1
@@ -227,7 +214,10 @@ class Loop:
                 if due:
                     history.record(step, loss, lr, sums, scale)
                 if probing:
-                    self._probe(step, loss, lr, sums, scale, batches)
+                    self._prober.open(step, loss, lr, sums, scale)
+                    if not feed.exact:  # else the next step looks at it
+                        after = sum(self._objective(batch)[0] for batch in batches)
+                        self._prober.close(after / len(batches))
             if self._average is not None:
                 self._average.update()
         else:
@@ -287,44 +277,13 @@ class Loop:
         if self._attempts == rules.steps:
             raise Stop("steps")
 
-    # --- probes ---
-
-    def _probes_now(self) -> bool:
-        """At steps 0, 1, 2, 4, 8, … and then at one in PROBE_EVERY."""
-        n = self._attempts
-        early = n & (n - 1) == 0 and n < PROBE_EVERY
-        return early or n % PROBE_EVERY == 0
-
-    def _probe(
-        self,
-        step: int,
-        loss: float,
-        lr: float,
-        sums: Floats,
-        scale: float,
-        batches: list[Arguments],
-    ) -> None:
-        """Look at the loss on the same batches after the step; the next step does if it is exact."""
-        with np.errstate(over="ignore", invalid="ignore"):
-            product, update = float(sums[3].sum()) * scale, math.sqrt(sums[1].sum())
-        self._open_probe = (step, loss, product, update, lr)
-        if not self._feed.exact:
-            after = sum(self._objective(batch)[0] for batch in batches) / len(batches)
-            self._close_probe(after)
-
-    def _close_probe(self, after: float) -> None:
-        if self._open_probe is not None:
-            step, before, product, update, lr = self._open_probe
-            self.history.record_probe(step, before, after, product, update, lr)
-            self._open_probe = None
-
     # --- losses of the parameters as such: exact ones, validation ---
 
     def _at(self, loss: float, grads: Any) -> None:
         """The loss where the parameters are, all data considered."""
         rules = self._rules
         self._here = loss
-        self._close_probe(loss)
+        self._prober.close(loss)
         for schedule in self._plateaus:
             schedule.update(loss)
         if rules.tol is not None and self._optimizer._norm(grads) <= rules.tol:
@@ -352,19 +311,9 @@ class Loop:
             raise Stop("patience")
 
     def _gives_up(self, metric: float, candidate: Any = None) -> bool:
-        """Note a loss to be judged by; whether too many in a row were not better than the best."""
-        assert self._rules.patience is not None
-        if metric < self._best_metric:
-            if self._average is None:
-                self._best.save()
-            else:
-                self._best_params = candidate
-            self._best_metric, self._not_better = metric, 0
-            exact = self._feed.exact
-            self._best_loss = self._here if exact else _mean(self._losses)
-            return False
-        self._not_better += 1
-        return self._not_better >= self._rules.patience
+        """Note a loss to be judged by; whether it is time to give up."""
+        loss = self._here if self._feed.exact else _mean(self._losses)
+        return self._best.gives_up(metric, loss, None if self._average is None else candidate)
 
     # --- what is not finite ---
 
@@ -372,7 +321,7 @@ class Loop:
         self, step: int, loss: float, batches: list[Arguments], grads: Any, scale: float
     ) -> NoReturn:
         """Record it, go back to parameters whose loss was finite, unless it is the data, and stop."""
-        self._close_probe(loss)
+        self._prober.close(loss)
         cause, is_data = blame(self._optimizer, batches, grads)
         sums = sums_without_step(self._optimizer, grads)
         self.history.record(step, loss, self._lr(step), sums, scale)
@@ -381,8 +330,8 @@ class Loop:
         self._here = loss
         if self._attempts and not is_data:
             self._guard.restore()
-            self._here = self._guarded_loss
-            reason += f"; the parameters were put back to those before step {self._guarded_step}"
+            self._here = self._guard.loss
+            reason += f"; the parameters were put back to those before step {self._guard.step}"
         raise Stop(reason)
 
     def _skip(self, step: int, grads: Any) -> None:
@@ -426,12 +375,12 @@ class Loop:
             if self._optimizer.evaluating:
                 self._here = None
         loss = self._here if exact else _mean(self._losses)
-        if self._best_metric < math.inf:
-            loss = self._best_loss
+        if self._best.found:
+            loss = self._best.loss
             if average is None:
                 self._best.restore()
             else:
-                self.params = self._best_params
+                self.params = self._best.params
         elif average is not None and (average.finite or not self.reason.startswith("nonfinite")):
             self.params = average.params
             loss = None if exact else loss

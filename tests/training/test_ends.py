@@ -13,7 +13,8 @@ from fastgd import schedules
 from fastgd.averaging import ExponentialAverage
 from fastgd.sampling import MiniBatches
 from fastgd.training import minimize
-from fastgd.training._loop import GUARD_EVERY, MOST_SKIPPED, StepInfo
+from fastgd.training._loop import MOST_SKIPPED, StepInfo
+from fastgd.training._observers import GUARD_EVERY
 from tests.support import assert_same_bits
 from tests.training.problems import Watched, X, Y, leaves, quadratic, regression, sgd, start, zeros
 

@@ -12,7 +12,8 @@ import fastgd
 from fastgd.averaging import ExponentialAverage, TailAverage
 from fastgd.sampling import MiniBatches
 from fastgd.training import minimize
-from fastgd.training._loop import PROBE_EVERY, StepInfo
+from fastgd.training._loop import StepInfo
+from fastgd.training._observers import PROBE_EVERY
 from tests.training.problems import (
     EIGENVALUES,
     N,
