@@ -153,7 +153,8 @@ def one_cycle(
         max_lr: Highest value, finite, >= 0.
         total_steps: Steps of the run, >= 2. The last one, step total_steps - 1, has the value min;
             the value stays there.
-        pct_start: Share of the steps that rise, in [0, 1], with three_phase in [0, 0.5].
+        pct_start: Share of the steps that rise, in [0, 1], with three_phase in [0, 0.5]. Of 1 the last
+            step has the highest value and nothing falls, as in PyTorch.
         anneal_strategy: "cos" or "linear".
         div_factor: max_lr / initial, > 0.
         final_div_factor: initial / min, > 0.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -354,9 +355,9 @@ def _named(tree: Any) -> list[tuple[str, Array]]:
     names = [name for name, _ in named]
     if not named:
         raise ValueError("params has no arrays")
-    for name in names:
-        if names.count(name) > 1:
-            raise ValueError(f"two parameters have the same name: {name!r}; rename the keys")
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise ValueError(f"two parameters have the same name: {twice[0]!r}; rename the keys")
     return named
 
 

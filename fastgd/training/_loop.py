@@ -202,7 +202,7 @@ class Loop:
         taken = self._take(step, loss, grads, scale)
         self._attempts += 1
         feed.used += len(batches)
-        if self._attempts == 1 and taken:
+        if self._attempts == 1 and taken and math.isfinite(loss):
             self._check_gradients(grads)
         if taken:
             self._skipped = 0

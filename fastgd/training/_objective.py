@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeAlias
 
@@ -40,7 +41,10 @@ class Objective:
     def at(self, params: Any, batch: Arguments) -> tuple[float, Any]:
         """Loss and gradients of one batch, at other parameters of the same structure."""
         self.calls += 1
-        result = self._value_and_grad(params, *batch)
+        try:
+            result = self._value_and_grad(params, *batch)
+        except OverflowError:  # of Python's own numbers, where NumPy's would be infinite
+            return math.inf, rebuild(self._params, lambda array: None)
         if not isinstance(result, (tuple, list)) or len(result) != 2:
             raise TypeError(
                 f"value_and_grad must return (loss, grads), a pair; it returned {_describe(result)}"

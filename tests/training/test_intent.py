@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -321,3 +322,58 @@ def test_a_skipped_spike_says_what_it_was() -> None:
     x = np.full(3, 5, np.float32)
     result = fastgd.minimize(spiking(9), x, optimizer="adam", lr=0.01, steps=50, nonfinite="skip")
     assert "its square is infinite" in result.reason
+
+
+# --- Python's own overflow ---
+
+
+def growing(w: Any) -> Any:
+    return math.exp(abs(float(w[0]))), np.array([-math.exp(min(abs(float(w[0])), 700.0))])
+
+
+def test_an_overflow_error_is_an_infinite_loss() -> None:
+    w = np.array([1.0])
+    result = fastgd.minimize(growing, w, optimizer="sgd", lr=100.0, steps=50)
+    assert result.reason.startswith("nonfinite: the loss is inf")
+    assert np.isfinite(w).all()
+    sweep = fastgd.find_lr(growing, np.array([1.0]), optimizer="sgd", lr_max=1e4, steps=40)
+    assert sweep.losses.size < 40
+
+
+def test_check_gradient_of_many_arrays_asks_for_each_name_once() -> None:
+    params = {f"w{i}": np.ones(1) for i in range(3)}
+    assert fastgd.check_gradient(
+        lambda p: (sum(float(w[0] ** 2) for w in p.values()), {k: 2 * w for k, w in p.items()}),
+        params,
+    ).ok
+    with pytest.raises(ValueError, match="same name"):
+        fastgd.check_gradient(lambda p: (0.0, p), {1: np.ones(1), "1": np.ones(1)})
+
+
+def test_a_parameter_that_a_callback_replaced_is_noticed() -> None:
+    def value_and_grad(p: Any) -> Any:
+        return float(p["w"] @ p["w"]), {"w": 2 * p["w"]}
+
+    def project(info: Any) -> None:
+        info.params["w"] = np.maximum(info.params["w"], 0)
+
+    with pytest.raises(ValueError, match=r"'w' was replaced.*p\['W'\]\[\.\.\.\]"):
+        fastgd.minimize(
+            value_and_grad, {"w": np.array([3.0, 4.0])}, lr=0.1, steps=9, callback=project
+        )
+
+
+def test_a_users_own_class_works_everywhere(tmp_path: Path) -> None:
+    class Mine(fastgd.Adam):
+        """Nothing of its own."""
+
+    w = np.full(3, 2.0)
+    opt = Mine(w, lr=0.1)
+    result = fastgd.minimize(quadratic, w, optimizer=opt, steps=30)
+    assert result.history.optimizer == "Adam"
+    assert result.diagnosis.verdict
+    fastgd.save(tmp_path / "run.npz", opt)
+    other = Mine(np.zeros(3))
+    fastgd.load(tmp_path / "run.npz", other)
+    assert other.step_count == 30
+    assert "Mine" not in fastgd.optimizers.all_optimizers()
