@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import numpy as np
 
@@ -24,6 +24,8 @@ from fastgd.optimizers._fields import (
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
+
+BLOCK = 32_768  # elements worked on at a time
 
 
 def _epsilons(name: str, value: Any) -> tuple[float | None, float]:
@@ -131,7 +133,7 @@ class Adafactor(
         if not direction.size:
             return {}
         with np.errstate(all="ignore"):  # a NaN or an infinity is the caller's to see
-            changes = _divided(direction, state, values, t)
+            changes = _divide(direction, state, values, t)
             rho = min(values["lr"], 1.0 / math.sqrt(t)) if values["relative_step"] else values["lr"]
             if values["scale_parameter"]:
                 rho *= max(values["eps"][1], _rms(param))
@@ -146,34 +148,59 @@ class Adafactor(
 
 
 def _rms(array: Array) -> float:
-    flat = array.ravel(order="K")
-    if array.dtype == np.float32:  # whose squares could leave its range, and whose sums are poor
-        return math.sqrt(float(np.square(flat, dtype=np.float64).mean()))
-    return math.sqrt(float(np.dot(flat, flat)) / flat.size)
+    """Summed in double, block by block, so that no squares leave the range and none the cache."""
+    flat = array.ravel(order="K") if array.flags.c_contiguous else array.T.ravel()
+    total = 0.0
+    for start in range(0, flat.size, BLOCK):
+        part = flat[start : start + BLOCK].astype(np.float64)
+        total += float(np.dot(part, part))
+    return math.sqrt(total / flat.size)
 
 
-def _divided(g: Array, state: Mapping[str, Array], values: Values, t: int) -> dict[str, Array]:
+def _divide(g: Array, state: Mapping[str, Array], values: Values, t: int) -> dict[str, Array]:
     """Divide a gradient by the root of its second moment, in place; the new moments by name."""
-    kind = g.dtype.type
     first = values["eps"][0]
     least = float(np.finfo(g.dtype).eps) if first is None else first
-    weight = kind(t ** values["beta2_decay"])
-    square = np.square(g, out=np.empty_like(g))  # an array, even of no axes
-    if values["eps_added"]:
-        square += kind(least)
-        least = 0.0
+    moment = _Moment(
+        g.dtype.type(t ** values["beta2_decay"]),
+        g.dtype.type(least if values["eps_added"] else 0.0),
+        g.dtype.type(0.0 if values["eps_added"] else least),
+    )
     if g.ndim <= 1:
-        variance = np.asarray(state["variance"] + weight * (square - state["variance"]))
-        np.maximum(variance, kind(least * least), out=square)
-        changes = {"variance": variance}
-    else:
-        row, column = state["row_var"], state["col_var"]
-        row = row + weight * (square.mean(axis=-1, keepdims=True) - row)
-        column = column + weight * (square.mean(axis=-2, keepdims=True) - column)
-        scale = np.maximum(row.mean(axis=-2, keepdims=True), kind(least))
-        np.multiply(row / scale, column, out=square)
-        np.maximum(square, kind(least * least), out=square)
-        changes = {"row_var": row, "col_var": column}
-    np.sqrt(square, out=square)
-    np.divide(g, square, out=g)
-    return changes
+        return {"variance": moment.of_vector(g, state["variance"])}
+    rows, columns = state["row_var"].copy(), state["col_var"].copy()
+    for index in np.ndindex(g.shape[:-2]):
+        moment.of_matrix(g[index], rows[index][:, 0], columns[index][0])
+    return {"row_var": rows, "col_var": columns}
+
+
+class _Moment(NamedTuple):
+    """The second moment, and what is added to it or what it is at least."""
+
+    weight: Any
+    added: Any
+    least: Any
+
+    def of_vector(self, g: Array, variance: Array) -> Array:
+        square = np.square(g, out=np.empty_like(g)) + self.added
+        result = np.asarray(variance + self.weight * (square - variance))
+        np.divide(g, np.sqrt(np.maximum(result, self.least * self.least)), out=g)
+        return result
+
+    def of_matrix(self, g: Array, row: Array, column: Array) -> None:
+        """Both moments anew, and g over their root, in blocks of rows that stay in cache."""
+        count = max(1, BLOCK // g.shape[1])
+        blocks = [slice(start, start + count) for start in range(0, len(g), count)]
+        total = np.zeros(g.shape[1], np.float64)
+        for block in blocks:
+            square = np.square(g[block])
+            square += self.added
+            row[block] += self.weight * (square.mean(axis=1) - row[block])
+            total += square.sum(axis=0)
+        column += self.weight * ((total / len(g)).astype(g.dtype) - column)
+        scale = max(row.mean(), self.least)
+        for block in blocks:
+            second = (row[block] / scale)[:, None] * column
+            np.maximum(second, self.least * self.least, out=second)
+            np.sqrt(second, out=second)
+            np.divide(g[block], second, out=g[block])
