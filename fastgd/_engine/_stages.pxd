@@ -171,7 +171,10 @@ cdef inline void measure_piece(floating* p, const Work* work, const Span* span, 
         if span.layout == NULL:
             fetch((<const floating*> span.grad) + at + n, min(<Py_ssize_t> BLOCK, end - at - n))
         for i in range(rule.sums):
-            add_products(&lanes[i][0], sources[rule.sum[i].left], sources[rule.sum[i].right], n)
+            if rule.sum[i].left == rule.sum[i].right:
+                add_squares(&lanes[i][0], sources[rule.sum[i].left], n, 1)
+            else:
+                add_products(&lanes[i][0], sources[rule.sum[i].left], sources[rule.sum[i].right], n)
         at += n
     for i in range(rule.sums):
         work.sums[i][piece] = add_lanes(&lanes[i][0])

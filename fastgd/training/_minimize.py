@@ -138,7 +138,9 @@ def minimize(
             Validation looks at the average, and `result.params` is the average.
         accumulate: batches whose gradients are averaged for one step, each batch weighing the same.
             Steps do not mix epochs: the last of an epoch has the batches that are left.
-        copy: whether to train copies.
+        copy: whether to train copies. Beside the parameters and the optimizer's state a run holds up to
+            three more arrays of their size: the copy to go back to, the best ones (patience), an average;
+            evaluating an average makes one for the time being.
         probe: whether to call value_and_grad again after a few steps (0, 1, 2, 4, 8, … and one in
             200) on the same batch, for `diagnose`. Where there is no noise no calls are needed.
         record_every: record one step in so many in the history after the first 32; None for every
