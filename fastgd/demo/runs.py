@@ -71,7 +71,7 @@ class _Progress:
 
 
 def plan(samples: int) -> list[Run]:
-    """Return the runs for so many training images: three kinds of batch, then five optimizers of most use."""
+    """Return the runs for so many training images: three kinds of batch, then five optimizers."""
     small = samples <= FEW
     size = min(32 if small else 128, samples)
     steps = -(-samples // size) * _between(2, 900_000 // samples, 40)
