@@ -54,26 +54,33 @@ def _walk(node: Any, path: str, leaves: list[tuple[str, Any]]) -> Spec:
 def rebuild(tree: Any, replace: Callable[[Any], Any]) -> Any:
     """A tree of the same containers with every leaf replaced, in the order of `flatten`.
 
-    A subclass of dict or list is copied (`copy.copy`) and its items are replaced, so that it keeps what
-    else it has.
+    A subclass of dict or list is copied and its items are replaced, so that it keeps what else it has.
     """
     if isinstance(tree, dict):
         items = {key: rebuild(child, replace) for key, child in tree.items()}
         if type(tree) is dict:
             return items
-        twin = copy.copy(tree)
+        twin = _twin(tree)
         for key, child in items.items():
             twin[key] = child
         return twin
     if isinstance(tree, tuple) and hasattr(tree, "_fields"):
         return type(tree)(*(rebuild(child, replace) for child in tree))
     if isinstance(tree, list) and type(tree) is not list:
-        other = copy.copy(tree)
+        other = _twin(tree)
         other[:] = [rebuild(child, replace) for child in tree]
         return other
     if isinstance(tree, (list, tuple)):
         return type(tree)([rebuild(child, replace) for child in tree])
     return replace(tree)
+
+
+def _twin(container: Any) -> Any:
+    """A shallow copy; of its type and items alone where `__getattr__` keeps copy from asking for more."""
+    try:
+        return copy.copy(container)
+    except Exception:
+        return type(container)(container)
 
 
 def check_parameter(name: str, array: Any) -> None:
