@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from typing import Any
 
 import numpy as np
@@ -116,7 +118,8 @@ def test_accumulation_averages_gradients() -> None:
     batches = list(MiniBatches(X, Y, batch_size=6, seed=0))
     for group in (batches[:3], batches[3:6], batches[6:]):
         results = [regression(expected, *batch) for batch in group]
-        losses.append(sum(loss for loss, _ in results) / len(group))
+        # One after the other: sum() of floats rounds otherwise from Python 3.12 on.
+        losses.append(functools.reduce(operator.add, (loss for loss, _ in results)) / len(group))
         total = {key: sum(grads[key] for _, grads in results) for key in ("w", "b")}
         optimizer.step(total, 1 / len(group))
     result = minimize(
