@@ -477,3 +477,17 @@ def test_state_dicts_of_another_structure(change: Any, message: str) -> None:
     with pytest.raises((TypeError, ValueError), match=message):
         load_state_dict(opt, change(source.state_dict()))
     assert everything(opt) == before
+
+
+@pytest.mark.parametrize("name", [n for n, spec in SPECS.items() if spec.torch and spec.matrices])
+def test_matrix_rules_pass_over_and_back(name: str) -> None:
+    start = tame(np.random.default_rng(1), (4, 3), np.float64)
+    opt = make_optimizer(name, start.copy(), lr=0.02)
+    for _ in range(3):
+        opt.step(start)
+    tensor = torch.zeros(4, 3, dtype=torch.float64, requires_grad=True)
+    theirs_ = getattr(torch.optim, SPECS[name].torch or "")([tensor])
+    to_torch(opt, theirs_)
+    again = make_optimizer(name, np.zeros((4, 3)))
+    from_torch(theirs_, again)
+    assert everything(again) == everything(opt)
