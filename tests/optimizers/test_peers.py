@@ -1,7 +1,7 @@
 """The same numbers as optax and as the authors' own packages, where these are installed.
 
 float64, 50 steps, gradients that do not depend on the parameters. Budget: 1e-12 of the largest parameter;
-a wrong formula is off by 1e-4 or more. FAMILY-wide faults of a library (optax 0.2.8: adan, rprop, schedules
+a wrong formula is off by 1e-4 or more. Known faults of a library (optax 0.2.8: adan, rprop, schedules
 within schedule_free) are left out.
 """
 
