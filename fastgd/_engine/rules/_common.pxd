@@ -75,6 +75,22 @@ cdef inline floating prepare(const Head* head, floating g, floating p) noexcept 
     return fma(weight_decay, p, g) if weight_decay != 0 else g
 
 
+cdef inline void take_gradient(const double* row, const floating* p, const floating* grad,
+                               floating** state, floating** terms, Py_ssize_t n) noexcept nogil:
+    """For rules whose first sweep wants the gradient as the formulas see it, and nothing else."""
+    cdef Head head = (<const Head*> row)[0]
+    cdef floating* g = terms[0]
+    cdef Py_ssize_t i
+    for i in range(n):
+        g[i] = prepare(&head, grad[i], p[i])
+
+
+cdef inline double decay(Head* head, double lr, double weight_decay, bint decoupled) noexcept nogil:
+    """Set the L2 penalty; what the parameter is multiplied by where the decay is decoupled instead."""
+    head.weight_decay = 0 if decoupled else weight_decay
+    return 1.0 - lr * weight_decay if decoupled else 1.0
+
+
 cdef inline floating lerp(floating start, floating end, double keep) noexcept nogil:
     """keep * start + (1 - keep) * end, from the nearer end, as in PyTorch's lerp: exact for
     start == end and for a weight of 0 or 1.

@@ -4,7 +4,17 @@ from libc.math cimport pow
 from libc.string cimport memset
 
 from fastgd._engine._work cimport Head, Kernels
-from fastgd._engine.rules._common cimport Pair, absolute, floating, fma, lerp, mean_square, prepare, sqrt
+from fastgd._engine.rules._common cimport (
+    Pair,
+    absolute,
+    decay,
+    floating,
+    fma,
+    lerp,
+    mean_square,
+    prepare,
+    sqrt,
+)
 from fastgd._engine.rules._entry cimport add
 
 cdef struct AdadeltaHyper:
@@ -43,8 +53,7 @@ cdef inline void adadelta_fill(const double* hyper, double t, double* numbers,
                                double* row) noexcept nogil:
     cdef const AdadeltaHyper* h = <const AdadeltaHyper*> hyper
     cdef Adadelta* k = <Adadelta*> row
-    k.head.weight_decay = 0 if h.decoupled_weight_decay else h.weight_decay
-    k.keep = 1.0 - h.lr * h.weight_decay if h.decoupled_weight_decay else 1.0
+    k.keep = decay(&k.head, h.lr, h.weight_decay, h.decoupled_weight_decay != 0)
     k.lr = h.lr
     k.rho = h.rho
     k.eps = h.eps
@@ -69,8 +78,7 @@ cdef inline void adadelta(const double* row, floating* p, const floating* grad, 
 cdef inline void adamax_fill(const double* hyper, double t, double* numbers, double* row) noexcept nogil:
     cdef const AdamaxHyper* h = <const AdamaxHyper*> hyper
     cdef Adamax* k = <Adamax*> row
-    k.head.weight_decay = 0 if h.decoupled_weight_decay else h.weight_decay
-    k.keep = 1.0 - h.lr * h.weight_decay if h.decoupled_weight_decay else 1.0
+    k.keep = decay(&k.head, h.lr, h.weight_decay, h.decoupled_weight_decay != 0)
     k.step_size = h.lr / (1.0 - pow(h.betas.first, t))
     k.beta1 = h.betas.first
     k.beta2 = h.betas.second

@@ -3,7 +3,7 @@
 from libc.string cimport memset
 
 from fastgd._engine._work cimport Head, Kernels, Rule
-from fastgd._engine.rules._common cimport floating, prepare
+from fastgd._engine.rules._common cimport floating, take_gradient
 from fastgd._engine.rules._entry cimport add, makes_directions
 
 cdef struct AdafactorHyper:
@@ -23,15 +23,6 @@ cdef inline void adafactor_fill(const double* hyper, double t, double* numbers,
     k.keep = 1.0 - h.lr * h.weight_decay
 
 
-cdef inline void adafactor_measure(const double* row, const floating* p, const floating* grad,
-                                   floating** state, floating** terms, Py_ssize_t n) noexcept nogil:
-    cdef Adafactor k = (<const Adafactor*> row)[0]
-    cdef floating* direction = terms[0]
-    cdef Py_ssize_t i
-    for i in range(n):
-        direction[i] = prepare(&k.head, grad[i], p[i])
-
-
 cdef inline void adafactor(const double* row, floating* p, const floating* grad, floating** state,
                            Py_ssize_t n) noexcept nogil:
     """State: row_var, col_var, variance, exp_avg; then the step."""
@@ -49,5 +40,5 @@ cdef inline int enter(Kernels* kernels, dict rules) except -1:
     rule = add(kernels, rules, "adafactor", sizeof(Adafactor), adafactor_fill, adafactor[float],
                adafactor[double], hyper, ("row_var", "col_var", "variance", "exp_avg"))
     rule.squares = True
-    makes_directions(rule, rules["adafactor"], adafactor_measure[float], adafactor_measure[double])
+    makes_directions(rule, rules["adafactor"], take_gradient[float], take_gradient[double])
     return 0

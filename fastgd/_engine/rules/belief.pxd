@@ -4,7 +4,17 @@ from libc.math cimport INFINITY, isnan, pow, sqrt as root
 from libc.string cimport memset
 
 from fastgd._engine._work cimport Head, Kernels
-from fastgd._engine.rules._common cimport Pair, floating, fma, lerp, mean_square, prepare, sign, sqrt
+from fastgd._engine.rules._common cimport (
+    Pair,
+    decay,
+    floating,
+    fma,
+    lerp,
+    mean_square,
+    prepare,
+    sign,
+    sqrt,
+)
 from fastgd._engine.rules._entry cimport add
 from fastgd._engine.rules.nadam cimport rectification
 
@@ -143,8 +153,7 @@ cdef inline void yogi(const double* row, floating* p, const floating* grad, floa
 cdef inline void adopt_fill(const double* hyper, double t, double* numbers, double* row) noexcept nogil:
     cdef const ADOPTHyper* h = <const ADOPTHyper*> hyper
     cdef ADOPT* k = <ADOPT*> row
-    k.head.weight_decay = 0 if h.decouple else h.weight_decay
-    k.keep = 1.0 - h.lr * h.weight_decay if h.decouple else 1.0
+    k.keep = decay(&k.head, h.lr, h.weight_decay, h.decouple != 0)
     k.lr = h.lr
     k.beta1 = h.betas.first
     k.beta2 = h.betas.second

@@ -6,7 +6,16 @@ from libc.math cimport isnan, pow, sqrt as root
 from libc.string cimport memset
 
 from fastgd._engine._work cimport NOTHING, PARAM, TERM_0, TERM_1, TERM_2, Head, Kernels, Rule
-from fastgd._engine.rules._common cimport Pair, absolute, floating, fma, prepare, sqrt
+from fastgd._engine.rules._common cimport (
+    Pair,
+    absolute,
+    decay,
+    floating,
+    fma,
+    prepare,
+    sqrt,
+    take_gradient,
+)
 from fastgd._engine.rules._entry cimport add, measures
 
 cdef struct DoGHyper:
@@ -135,15 +144,6 @@ cdef inline void polyak_fill(const double* hyper, double t, double* numbers, dou
     k.clamp = h.clamp
 
 
-cdef inline void polyak_measure(const double* row, const floating* p, const floating* grad,
-                                floating** state, floating** terms, Py_ssize_t n) noexcept nogil:
-    cdef Distance k = (<const Distance*> row)[0]
-    cdef floating* g = terms[0]
-    cdef Py_ssize_t i
-    for i in range(n):
-        g[i] = prepare(&k.head, grad[i], p[i])
-
-
 cdef inline void polyak_conclude(const double* sums, double elements, double* numbers,
                                  double* row) noexcept nogil:
     """Sums: squares of the gradient."""
@@ -168,11 +168,10 @@ cdef inline void prodigy_fill(const double* hyper, double t, double* numbers,
     cdef const ProdigyHyper* h = <const ProdigyHyper*> hyper
     cdef Prodigy* k = <Prodigy*> row
     cdef double d = numbers[0], beta1 = h.betas.first, beta2 = h.betas.second
-    k.head.weight_decay = 0 if h.decouple else h.weight_decay
     k.step_size = d * h.lr
     if h.use_bias_correction:
         k.step_size *= root(1.0 - pow(beta2, t)) / (1.0 - pow(beta1, t))
-    k.keep = 1.0 - h.weight_decay * k.step_size if h.decouple else 1.0
+    k.keep = decay(&k.head, k.step_size, h.weight_decay, h.decouple != 0)
     k.beta1 = beta1
     k.beta2 = beta2
     k.beta3 = root(beta2) if isnan(h.beta3) else h.beta3
@@ -261,7 +260,7 @@ cdef inline int enter(Kernels* kernels, dict rules) except -1:
     measures(rule, distance_measure[float], distance_measure[double], dowg_conclude, squares, True)
     rule = add(kernels, rules, "polyak", sizeof(Distance), polyak_fill, distance[float],
                distance[double], of_polyak, ())
-    measures(rule, polyak_measure[float], polyak_measure[double], polyak_conclude,
+    measures(rule, take_gradient[float], take_gradient[double], polyak_conclude,
              ((TERM_0, TERM_0),), True)
     rule = add(kernels, rules, "prodigy", sizeof(Prodigy), prodigy_fill, prodigy[float],
                prodigy[double], of_prodigy, ("exp_avg", "exp_avg_sq", "s", "p0"),

@@ -4,7 +4,16 @@ from libc.math cimport pow, sqrt as root
 from libc.string cimport memset
 
 from fastgd._engine._work cimport Head, Kernels, PARAM, Rule, TERM_0
-from fastgd._engine.rules._common cimport Pair, floating, fma, lerp, mean_square, prepare, sqrt
+from fastgd._engine.rules._common cimport (
+    Pair,
+    floating,
+    fma,
+    lerp,
+    mean_square,
+    prepare,
+    sqrt,
+    take_gradient,
+)
 from fastgd._engine.rules._entry cimport add, measures
 
 cdef struct LAMBHyper:
@@ -149,15 +158,6 @@ cdef inline void lars_fill(const double* hyper, double t, double* numbers, doubl
     k.trust_clip = h.trust_clip
 
 
-cdef inline void lars_measure(const double* row, const floating* p, const floating* grad,
-                              floating** state, floating** terms, Py_ssize_t n) noexcept nogil:
-    cdef LARS k = (<const LARS*> row)[0]
-    cdef floating* g = terms[0]
-    cdef Py_ssize_t i
-    for i in range(n):
-        g[i] = prepare(&k.head, grad[i], p[i])
-
-
 cdef inline void lars_conclude(const double* sums, double elements, double* numbers,
                                double* row) noexcept nogil:
     """Sums: the squares of the parameter, of the gradient."""
@@ -200,5 +200,5 @@ cdef inline int enter(Kernels* kernels, dict rules) except -1:
     measures(rule, lamb_measure[float], lamb_measure[double], lamb_conclude, norms)
     rule = add(kernels, rules, "lars", sizeof(LARS), lars_fill, lars[float], lars[double], of_lars,
                ("momentum_buffer",))
-    measures(rule, lars_measure[float], lars_measure[double], lars_conclude, norms)
+    measures(rule, take_gradient[float], take_gradient[double], lars_conclude, norms)
     return 0

@@ -27,7 +27,6 @@ cdef struct Lion:
     double keep      # 1 - lr * decoupled decay
     double beta1     # of the momentum in the direction
     double beta2     # of the momentum in itself
-    double masked    # lr of a cautious step, over the share of the elements that move
 
 
 cdef inline void lion_fill(const double* hyper, double t, double* numbers, double* row) noexcept nogil:
@@ -38,7 +37,6 @@ cdef inline void lion_fill(const double* hyper, double t, double* numbers, doubl
     k.keep = 1.0 - h.lr * h.weight_decay
     k.beta1 = h.betas.first
     k.beta2 = h.betas.second
-    k.masked = h.lr
 
 
 cdef inline void signum_fill(const double* hyper, double t, double* numbers,
@@ -111,7 +109,7 @@ cdef inline void cautious_lion_measure(const double* row, const floating* p, con
 cdef inline void cautious_lion_conclude(const double* sums, double elements, double* numbers,
                                         double* row) noexcept nogil:
     cdef Lion* k = <Lion*> row
-    k.masked = k.lr / max(sums[0] / elements, 1e-3)
+    k.lr = k.lr / max(sums[0] / elements, 1e-3)
 
 
 cdef inline void cautious_lion(const double* row, floating* p, const floating* grad, floating** state,
@@ -119,7 +117,7 @@ cdef inline void cautious_lion(const double* row, floating* p, const floating* g
     """State: exp_avg."""
     cdef Lion k = (<const Lion*> row)[0]
     cdef floating* exp_avg = state[0]
-    cdef floating lr = <floating> k.masked, zero = 0, g, direction
+    cdef floating lr = <floating> k.lr, zero = 0, g, direction
     cdef Py_ssize_t i
     for i in range(n):
         g = prepare(&k.head, grad[i], p[i])

@@ -4,7 +4,16 @@ from libc.math cimport pow, sqrt as root
 from libc.string cimport memset
 
 from fastgd._engine._work cimport Head, Kernels
-from fastgd._engine.rules._common cimport Pair, floating, fma, lerp, mean_square, prepare, sqrt
+from fastgd._engine.rules._common cimport (
+    Pair,
+    decay,
+    floating,
+    fma,
+    lerp,
+    mean_square,
+    prepare,
+    sqrt,
+)
 from fastgd._engine.rules._entry cimport add
 
 cdef struct NAdamHyper:
@@ -43,11 +52,6 @@ cdef struct NAdam:
     double rectified        # RAdam: whether the second moment divides
 
 
-cdef inline void set_decay(NAdam* k, double lr, double weight_decay, bint decoupled) noexcept nogil:
-    k.head.weight_decay = 0 if decoupled else weight_decay
-    k.keep = 1.0 - lr * weight_decay if decoupled else 1.0
-
-
 cdef inline double momentum_at(const NAdamHyper* h, double t) noexcept nogil:
     return h.betas.first * (1.0 - 0.5 * pow(0.96, t * h.momentum_decay))
 
@@ -57,7 +61,7 @@ cdef inline void nadam_fill(const double* hyper, double t, double* numbers, doub
     cdef const NAdamHyper* h = <const NAdamHyper*> hyper
     cdef NAdam* k = <NAdam*> row
     cdef double now = momentum_at(h, t), ahead = momentum_at(h, t + 1.0), beta1 = h.betas.first
-    set_decay(k, h.lr, h.weight_decay, h.decoupled_weight_decay != 0)
+    k.keep = decay(&k.head, h.lr, h.weight_decay, h.decoupled_weight_decay != 0)
     numbers[0] *= now
     if h.constant_momentum:
         k.momentum_step = h.lr * beta1 / (1.0 - pow(beta1, t + 1.0))
@@ -75,7 +79,7 @@ cdef inline void nadamw_fill(const double* hyper, double t, double* numbers, dou
     cdef const NAdamWHyper* h = <const NAdamWHyper*> hyper
     cdef NAdam* k = <NAdam*> row
     cdef double corrected = h.lr / (1.0 - pow(h.betas.first, t))
-    set_decay(k, h.lr, h.weight_decay, True)
+    k.keep = decay(&k.head, h.lr, h.weight_decay, True)
     k.momentum_step = corrected * h.betas.first
     k.grad_step = corrected * (1.0 - h.betas.first)
     k.beta1 = h.betas.first
@@ -98,7 +102,7 @@ cdef inline void radam_fill(const double* hyper, double t, double* numbers, doub
     cdef NAdam* k = <NAdam*> row
     cdef double correction = root(1.0 - pow(h.betas.second, t))
     cdef double factor = rectification(h.betas.second, t)
-    set_decay(k, h.lr, h.weight_decay, h.decoupled_weight_decay != 0)
+    k.keep = decay(&k.head, h.lr, h.weight_decay, h.decoupled_weight_decay != 0)
     k.beta1 = h.betas.first
     k.beta2 = h.betas.second
     k.momentum_step = h.lr / (1.0 - pow(h.betas.first, t))

@@ -6,7 +6,7 @@ from libc.math cimport INFINITY
 from libc.string cimport memcpy, memset
 
 from fastgd._engine._work cimport WIDTH, Head, Kernels, Rule
-from fastgd._engine.rules._common cimport floating, fma, prepare
+from fastgd._engine.rules._common cimport floating, fma, prepare, take_gradient
 from fastgd._engine.rules._entry cimport add, makes_directions
 
 cdef struct SGDHyper:
@@ -65,16 +65,6 @@ cdef inline void sgd(const double* row, floating* p, const floating* grad, float
         sgd_loop(row, p, grad, state[0], n, True, True)
 
 
-cdef inline void sgd_measure(const double* row, const floating* p, const floating* grad,
-                             floating** state, floating** terms, Py_ssize_t n) noexcept nogil:
-    """The gradient, to be centralized."""
-    cdef SGD k = (<const SGD*> row)[0]
-    cdef floating* g = terms[0]
-    cdef Py_ssize_t i
-    for i in range(n):
-        g[i] = prepare(&k.head, grad[i], p[i])
-
-
 cdef inline void centralized_sgd(const double* row, floating* p, const floating* grad, floating** state,
                                  Py_ssize_t n) noexcept nogil:
     """State: momentum_buffer; then the gradient as it is taken."""
@@ -92,5 +82,5 @@ cdef inline int enter(Kernels* kernels, dict rules) except -1:
         ("momentum_buffer",))
     rule = add(kernels, rules, "centralized sgd", sizeof(SGD), sgd_fill, centralized_sgd[float],
                centralized_sgd[double], hyper, ("momentum_buffer",))
-    makes_directions(rule, rules["centralized sgd"], sgd_measure[float], sgd_measure[double])
+    makes_directions(rule, rules["centralized sgd"], take_gradient[float], take_gradient[double])
     return 0
