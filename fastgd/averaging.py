@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgd._arguments import integer, number
+from fastgd._arrays.layout import Layout, flat_view
 from fastgd._arrays.tree import Array, check_parameter, flatten, rebuild
 
 Floats: TypeAlias = NDArray[np.float64]
@@ -37,7 +38,7 @@ class Average:
         self._params = params
         self._names = [name for name, _ in named]
         self._arrays = [array for _, array in named]
-        self._flat = [_flat(array) for array in self._arrays]
+        self._flat = [flat_view(array) for array in self._arrays]
         self._means: list[Floats] = [np.zeros(flat.size) for flat in self._flat]
         self._scratch = np.empty(min(BLOCK, max(flat.size for flat in self._flat)))
         self.count = 0
@@ -66,7 +67,7 @@ class Average:
         self.count += 1
         weight = self._weight()
         if weight:
-            with np.errstate(over="ignore", invalid="ignore"):  # of parameters that have diverged
+            with np.errstate(all="ignore"):  # of parameters that have diverged, or nearly vanish
                 for mean, flat in zip(self._means, self._flat, strict=True):
                     _move(mean, flat, weight, self._scratch)
 
@@ -82,7 +83,7 @@ class Average:
         def read(_: Any) -> Array:
             array, flat, mean = next(values)
             copy: Array = array.copy(order="K")
-            _flat(copy)[...] = flat if self.empty else mean
+            flat_view(copy)[...] = flat if self.empty else mean
             return copy
 
         return rebuild(self._params, read)
@@ -98,7 +99,9 @@ class Average:
         means = zip(self._names, self._arrays, self._means, strict=True)
         return {
             "count": self.count,
-            "means": {name: _shaped(array, mean).copy(order="K") for name, array, mean in means},
+            "means": {
+                name: Layout.of(array).shaped(mean).copy(order="K") for name, array, mean in means
+            },
         }
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
@@ -129,7 +132,7 @@ class Average:
                     f"{array.shape}"
                 )
         for name, array, mean in zip(self._names, self._arrays, self._means, strict=True):
-            _shaped(array, mean)[...] = means[name]
+            Layout.of(array).shaped(mean)[...] = means[name]
         self.count = count
 
 
@@ -213,26 +216,8 @@ class TailAverage(Average):
         return 0.0 if self.empty else 1.0 / (self.count - self.start)
 
 
-def _flat(array: Array) -> Array:
-    """A one-dimensional view in memory order."""
-    array = np.asarray(array)
-    return array.reshape(-1) if array.flags.c_contiguous else array.T.reshape(-1)
-
-
-def _shaped(array: Array, flat: Floats) -> Floats:
-    """A view of `flat`, which is in the memory order of `array`, with its shape."""
-    if array.flags.c_contiguous:
-        return flat.reshape(array.shape)
-    return flat.reshape(array.shape[::-1]).T
-
-
 def _move(mean: Floats, flat: Array, weight: float, scratch: Floats) -> None:
-    """mean += weight * (flat - mean), whatever the caller's errstate."""
-    with np.errstate(all="ignore"):
-        _move_blocks(mean, flat, weight, scratch)
-
-
-def _move_blocks(mean: Floats, flat: Array, weight: float, scratch: Floats) -> None:
+    """mean += weight * (flat - mean)."""
     for low in range(0, flat.size, BLOCK):
         part = mean[low : low + BLOCK]
         change = scratch[: part.size]

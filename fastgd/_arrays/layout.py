@@ -9,6 +9,12 @@ import numpy as np
 from fastgd._arrays.tree import Array
 
 
+def flat_view(array: Array) -> Array:
+    """A one-dimensional view of a contiguous array, in the order of its memory."""
+    plain = np.asarray(array)
+    return plain.reshape(-1) if plain.flags.c_contiguous else plain.T.reshape(-1)
+
+
 class Layout(NamedTuple):
     """What the state of a parameter was made for; the array itself may be resized since."""
 

@@ -20,7 +20,7 @@ from fastgd._arrays.tree import check_parameter
 from fastgd.checkpoint._codec import Decoder, UserFunction, has_state
 from fastgd.checkpoint._npz import Archive, Array, StoredArray
 from fastgd.optimizers import Loaded, Optimizer, dump, prepare
-from fastgd.schedules import Schedule, functions_in
+from fastgd.schedules import end_of, functions_in
 
 OPTIMIZER, RANDOM, OTHER = "optimizer", "random", "state_dict"
 KINDS = {
@@ -75,15 +75,14 @@ def adjusted(optimizer: Optimizer, state: Mapping[str, Any], keep: bool) -> dict
         return {**state, "param_groups": groups, "options": live["options"]}
     for ours, theirs in zip(live["param_groups"], saved, strict=True):
         for name, value in theirs.items():
-            if isinstance(value, Schedule) and value != ours.get(name):
-                end = value.arguments.get("total_steps")
-                if end is not None and end <= state["step_count"]:
-                    warnings.warn(
-                        f"{name} becomes the saved {value!r}, which has ended at step "
-                        f"{state['step_count']}; pass keep_hyperparameters=True to go on with "
-                        f"{ours.get(name)!r}",
-                        stacklevel=3,
-                    )
+            end = end_of(value)
+            if end is not None and end <= state["step_count"] and value != ours.get(name):
+                warnings.warn(
+                    f"{name} becomes the saved {value!r}, which has ended at step "
+                    f"{state['step_count']}; pass keep_hyperparameters=True to go on with "
+                    f"{ours.get(name)!r}",
+                    stacklevel=3,
+                )
     return dict(state)
 
 

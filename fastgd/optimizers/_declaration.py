@@ -142,13 +142,11 @@ class Declaration:
         return self.rule
 
     def packed(self, values: Values) -> Array:
-        """The numbers in the order of the rule's struct: NaN for None, for a choice its number."""
+        """The numbers in the order of the rule's struct; what is None is NaN there."""
         flat: list[Any] = []
         for name, width in self._widths:
             value = values[name]
-            if isinstance(value, str):
-                flat.append(self.checks[name].options.index(value))  # type: ignore[attr-defined]
-            elif width == 1:
+            if width == 1:
                 flat.append(value)
             else:
                 flat.extend(value)

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, TypeAlias, TypedDict
 
-from fastgd._arguments import choice, flag, number
+from fastgd._arguments import flag, number
 
 Check: TypeAlias = Callable[[str, Any], Any]
 Values: TypeAlias = dict[str, Any]
@@ -90,16 +90,6 @@ def ordered(first: Check, second: Check) -> Check:
         return low, high
 
     return check
-
-
-class OneOf:
-    """One of a few strings, which a rule knows by their numbers."""
-
-    def __init__(self, *options: str) -> None:
-        self.options = options
-
-    def __call__(self, name: str, value: Any) -> str:
-        return choice(name, value, self.options)
 
 
 def limit(name: str, value: Any) -> Any:

@@ -371,6 +371,7 @@ def allocated(settings: Settings, members: Members, step: int) -> tuple[Slots, .
     """The state that a group with these settings needs: what is there is kept, the rest is made."""
     kind = settings.kind
     unused = kind.unused(settings.values)
+    first: Mapping[str, Any] | None = None  # which asks schedules, so only where it is needed
     rows: list[list[Array | None]] = [[] for _ in members.params]
     for i, slot in enumerate(kind.declaration.state):
         shapes = [kind.state_shape(slot, layout.shape) for layout in members.layouts]
@@ -380,7 +381,8 @@ def allocated(settings: Settings, members: Members, step: int) -> tuple[Slots, .
         if any(
             (flat is None) != (shape is None) for flat, shape in zip(column, shapes, strict=True)
         ):
-            column = _fresh(members, i, shapes, _first_values(settings, step).get(slot, 0.0))
+            first = _first_values(settings, step) if first is None else first
+            column = _fresh(members, i, shapes, first.get(slot, 0.0))
         for row, flat in zip(rows, column, strict=True):
             row.append(flat)
     return tuple(map(tuple, rows))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import numpy as np
 
+from fastgd._arrays.layout import flat_view
 from fastgd._arrays.tree import Array
 from fastgd.optimizers._base import Optimizer
 from fastgd.optimizers._fields import (
@@ -149,7 +150,7 @@ class Adafactor(
 
 def _rms(array: Array) -> float:
     """Summed in double, block by block, so that no squares leave the range and none the cache."""
-    flat = array.ravel(order="K") if array.flags.c_contiguous else array.T.ravel()
+    flat = flat_view(array)
     total = 0.0
     for start in range(0, flat.size, BLOCK):
         part = flat[start : start + BLOCK].astype(np.float64)

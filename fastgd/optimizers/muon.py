@@ -8,30 +8,26 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 
-from fastgd._arguments import as_float, integer
+from fastgd._arguments import as_float, choice, integer
 from fastgd._arrays.tree import Array
 from fastgd.optimizers._base import Optimizer
-from fastgd.optimizers._fields import Flag, Fraction, NonNegative, OneOf, Options, Values
+from fastgd.optimizers._fields import Flag, Fraction, NonNegative, Options, Values
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-FORMS = OneOf("original", "match_rms_adamw")
+FORMS = ("original", "match_rms_adamw")
 FLATTEN = "flatten=True takes the other axes together, as for filters (out, in, height, width)"
 
 
 def _form(name: str, value: Any) -> str | None:
-    return None if value is None else FORMS(name, value)
+    return None if value is None else choice(name, value, FORMS)
 
 
 def _coefficients(name: str, value: Any) -> tuple[float, ...]:
     if not isinstance(value, (tuple, list)) or len(value) != 3:
         raise TypeError(f"{name} must be three numbers, got {value!r}")
     return tuple(as_float(f"{name} must be three numbers", part) for part in value)
-
-
-def _steps(name: str, value: Any) -> int:
-    return integer(name, value)
 
 
 class Muon(
@@ -106,7 +102,7 @@ class Muon(
             2.0315,
         ),
         eps: NonNegative = 1e-7,
-        ns_steps: Annotated[int, _steps] = 5,
+        ns_steps: Annotated[int, integer] = 5,
         adjust_lr_fn: Annotated[str | None, _form] = None,
         *,
         flatten: Flag = False,

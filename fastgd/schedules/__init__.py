@@ -28,6 +28,7 @@ from fastgd.schedules._elementary import (
 from fastgd.schedules._phases import cosine, cosine_restarts, join, warmup, warmup_stable_decay
 from fastgd.schedules._plateau import ReduceOnPlateau
 from fastgd.schedules._schedule import Schedule
+from fastgd.schedules._schedule import end_of as end_of
 from fastgd.schedules._schedule import functions_in as functions_in
 
 __all__ = [

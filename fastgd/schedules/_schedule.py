@@ -121,6 +121,11 @@ def _make(factory: Callable[..., Schedule], arguments: dict[str, Any]) -> Schedu
     return factory(**arguments)
 
 
+def end_of(value: Any) -> int | None:
+    """The step from which a schedule keeps its value; None if it has none, or is no schedule."""
+    return value._arguments.get("total_steps") if isinstance(value, Schedule) else None
+
+
 def functions_in(value: Any, path: str) -> Iterator[tuple[str, Any]]:
     """All functions in a value that are not schedules of fastgd, each with where it stands."""
     if isinstance(value, Schedule):

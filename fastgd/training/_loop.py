@@ -22,6 +22,7 @@ from fastgd.training._feed import Exhausted, Feed
 from fastgd.training._objective import (
     Arguments,
     Objective,
+    all_leaves,
     blame,
     gradients_by_name,
     not_finite,
@@ -226,7 +227,7 @@ class Loop:
 
     def _check_gradients(self, grads: Any) -> None:
         """Refuse to go on with none at all."""
-        if all(g is None for g in gradients_by_name(self._optimizer, grads).values()):
+        if all(g is None for g in all_leaves(self._optimizer, grads)):
             raise ValueError(
                 "value_and_grad returned None in place of every gradient, so nothing would be trained; "
                 "return the loss and gradients of the parameters' structure"

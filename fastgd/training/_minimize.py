@@ -13,7 +13,7 @@ from fastgd._arguments import choice, flag, integer, number
 from fastgd.averaging import Average
 from fastgd.history import RECORD_ALL_BELOW, STRIDE, History
 from fastgd.optimizers import Optimizer
-from fastgd.schedules import Schedule
+from fastgd.schedules import end_of
 from fastgd.training._feed import Feed, batches_of, check_epochs
 from fastgd.training._inputs import (
     OptimizerLike,
@@ -297,7 +297,7 @@ def _warn_of_ends(optimizer: Optimizer, total: int | None, epochs: int | None, f
         return
     for i, group in enumerate(optimizer.param_groups):
         for name, value in group.items():
-            end = value.arguments.get("total_steps") if isinstance(value, Schedule) else None
+            end = end_of(value)
             if end is None or end - optimizer.step_count >= total / 2:
                 continue
             hint = "; total_steps counts steps"

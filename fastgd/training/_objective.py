@@ -158,9 +158,14 @@ def gradients_by_name(optimizer: Optimizer, grads: Any) -> dict[str, Any]:
     Raises: TypeError, ValueError as `Optimizer.step`.
     """
     optimizer._norm(grads)  # which refuses what is not of the parameters' structure
+    return dict(zip(optimizer._bound.plan.names, all_leaves(optimizer, grads), strict=True))
+
+
+def all_leaves(optimizer: Optimizer, grads: Any) -> list[Any]:
+    """The gradients in the order of the parameters, of whose structure they are."""
     specs = [members.spec for members in optimizer._bound.members]
     spec = specs[0] if len(specs) == 1 else (None, tuple(specs))
-    return dict(zip(optimizer._bound.plan.names, leaves_like(spec, grads), strict=True))
+    return leaves_like(spec, grads)
 
 
 def sums_without_step(optimizer: Optimizer, grads: Any) -> Array:
@@ -181,9 +186,8 @@ def not_finite(named: Iterable[tuple[str, Any]]) -> list[str]:
     found = []
     for name, value in named:
         try:
-            array = np.asarray(
-                value.data if hasattr(value, "indptr") else value
-            )  # of a sparse matrix
+            # Of a sparse matrix the numbers that it holds.
+            array = np.asarray(value.data if hasattr(value, "indptr") else value)
         except Exception:  # a ragged list, a random generator's key: no array, and so without a NaN
             continue
         is_float = array.dtype.kind in "fc" or array.dtype.name == "bfloat16"

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from fastgd import _engine
 from fastgd._arrays.tree import Array
 from fastgd.history import Floats, History
 from fastgd.training._snapshot import Snapshot
@@ -38,7 +37,7 @@ class Guard:
             self.step, self.loss = step, loss
 
     def restore(self) -> None:
-        _engine.uninterrupted(self._snapshot.restore)
+        self._snapshot.restore()
 
 
 class Best:
@@ -79,7 +78,7 @@ class Best:
         return self._worse >= self._patience
 
     def restore(self) -> None:
-        _engine.uninterrupted(self._snapshot.restore)
+        self._snapshot.restore()
 
 
 class Prober:

@@ -28,6 +28,10 @@ class Snapshot:
         self._copies, self._spare = spare, self._copies
 
     def restore(self) -> None:
+        """Go back, whatever signals come."""
+        _engine.uninterrupted(self._copy_back)
+
+    def _copy_back(self) -> None:
         for copy, array in zip(self._copies or (), self._arrays, strict=False):
             np.copyto(array, copy)
 
