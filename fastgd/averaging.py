@@ -83,7 +83,8 @@ class Average:
         def read(_: Any) -> Array:
             array, flat, mean = next(values)
             copy: Array = array.copy(order="K")
-            flat_view(copy)[...] = flat if self.empty else mean
+            with np.errstate(all="ignore"):  # as in update: a mean may be beyond float32's range
+                flat_view(copy)[...] = flat if self.empty else mean
             return copy
 
         return rebuild(self._params, read)

@@ -29,3 +29,13 @@ def restored_threads() -> Iterator[None]:
     before = fastgd._engine.get_chosen_threads()
     yield
     fastgd.set_num_threads(before)
+
+
+@pytest.fixture
+def numbers_in_double() -> Iterator[None]:
+    """PyTorch makes the numbers of a rule (NAdam's mu_product) in its default dtype."""
+    torch = pytest.importorskip("torch")
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(before)

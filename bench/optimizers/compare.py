@@ -28,6 +28,7 @@ import numpy as np
 
 import fastgd
 from fastgd import schedules
+from fastgd.demo.runs import arranged, where_it_fits
 from fastgd.optimizers import Optimizer, all_optimizers
 
 GRID = [10.0 ** (k / 2) for k in range(-9, 3)]  # 3e-5 … 10
@@ -184,39 +185,29 @@ def factors() -> Problem:
     return Problem("digits, factors of rank 8", "residual", 600, start, batches, score)
 
 
-def make(kind: type[Optimizer], params: dict[str, Any], lr: float, steps: int) -> tuple[Any, Any]:
-    """The optimizer, arrays that its rule refuses with AdamW, and how it takes gradients."""
-    made: Any = kind
-    fits, rest = {}, {}
-    for name, array in params.items():
-        try:
-            kind.check_array(name, array, kind.declaration.defaults)
-            fits[name] = array
-        except ValueError:
-            rest[name] = array
-    constant = kind.__name__.startswith("ScheduleFree") or kind.__name__ == "Rprop"
-    rate: Any = lr if constant else schedules.cosine(lr, total_steps=steps)
-    options = {"momentum": 0.9} if kind.__name__ == "SGD" else {}
-    if not rest:
-        return made(params, lr=rate, **options), lambda grads: grads
-    slow = schedules.cosine(1e-2, total_steps=steps)
-    groups = [{"params": fits}, {"params": rest, "optimizer": "AdamW", "lr": slow}]
-    return made(groups, lr=rate, **options), lambda grads: [
-        {name: grads[name] for name in part} for part in (fits, rest)
-    ]
+def make(kind: type[Optimizer], params: dict[str, Any], lr: float, steps: int) -> Optimizer:
+    """The optimizer at a rate that falls, but where the rule averages instead."""
+    constant = kind.averages or kind.__name__ == "Rprop"
+    return where_it_fits(
+        kind,
+        params,
+        lr if constant else schedules.cosine(lr, total_steps=steps),
+        rest={"lr": schedules.cosine(1e-2, total_steps=steps)},
+        **({"momentum": 0.9} if kind.__name__ == "SGD" else {}),
+    )
 
 
 def run(problem: Problem, kind: type[Optimizer], lr: float, seed: int) -> tuple[float, float]:
     """The training loss over the last tenth, and the score."""
     params = problem.start(seed)
-    optimizer, arranged = make(kind, params, lr, problem.steps)
+    optimizer = make(kind, params, lr, problem.steps)
     losses = []
     with np.errstate(all="ignore"):
         for step, value_and_grad in zip(range(problem.steps), problem.batches(seed), strict=False):
             loss, grads = value_and_grad(params)
             if not np.isfinite(loss):
                 return np.inf, np.inf
-            optimizer.step(arranged(grads), loss=loss)
+            optimizer.step(arranged(grads, optimizer), loss=loss)
             if step >= problem.steps * 9 // 10:
                 losses.append(loss)
         optimizer.eval()

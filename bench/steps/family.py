@@ -37,7 +37,6 @@ BYTES = {
 }
 OPTIONS: dict[str, dict[str, Any]] = {
     "SGD": {"momentum": 0.9},
-    "Rprop": {},
     "AdamW cautious": {"cautious": True},
     "Lion cautious": {"cautious": True},
     "SGD centralize": {"centralize": True, "momentum": 0.0},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice, repeat
@@ -94,7 +94,7 @@ def chosen(samples: int, kinds: Sequence[type[Optimizer]], lr: float | None) -> 
     return [
         Run(
             kind.__name__,
-            partial(_where_it_fits, kind),
+            partial(where_it_fits, kind),
             kind.declaration.defaults["lr"] if lr is None else lr,
             mini.batch_size,
             mini.steps,
@@ -103,25 +103,39 @@ def chosen(samples: int, kinds: Sequence[type[Optimizer]], lr: float | None) -> 
     ]
 
 
-def _where_it_fits(kind: type[Optimizer], params: network.Params, lr: Any) -> Optimizer:
-    """Over all arrays, those that the rule cannot update (Muon's biases) with AdamW."""
+def where_it_fits(
+    kind: type[Optimizer],
+    params: Any,
+    lr: Any,
+    *,
+    rest: Mapping[str, Any] | None = None,
+    **other: Any,
+) -> Optimizer:
+    """An optimizer over all arrays, those that its rule cannot update (Muon's biases) with AdamW.
+
+    Args:
+        kind: of the optimizer.
+        params: a tree.
+        lr: Learning rate; of a schedule its first value where the rule reads the rate only once.
+        rest: Hyperparameters of AdamW, if not AdamW's own defaults.
+        other: Hyperparameters of `kind`.
+    """
     made: Any = kind
-    values = {**kind.declaration.defaults, "lr": lr}
-    fits: dict[str, Any] = {}
-    rest: dict[str, Any] = {}
+    values = {**kind.declaration.defaults, **other, "lr": lr}
+    parts: tuple[dict[str, Any], dict[str, Any]] = {}, {}
     for name, array in flatten(params)[0]:
         try:
             kind.check_array(name, array, values)
-            fits[name] = array
+            parts[0][name] = array
         except ValueError:
-            rest[name] = array
+            parts[1][name] = array
     groups: Any = params
-    if rest:
-        groups = [{"params": fits}, {"params": rest, "optimizer": AdamW}]
+    if parts[1]:
+        groups = [{"params": parts[0]}, {"params": parts[1], "optimizer": AdamW, **(rest or {})}]
     try:
-        return made(groups, lr=lr)  # type: ignore[no-any-return]
+        return made(groups, lr=lr, **other)  # type: ignore[no-any-return]
     except TypeError:  # the rate is read only once
-        return made(groups, lr=lr(0))  # type: ignore[no-any-return]
+        return made(groups, lr=lr(0), **other)  # type: ignore[no-any-return]
 
 
 def layer_sizes(data: Dataset) -> tuple[int, int, int]:
@@ -185,7 +199,7 @@ def _descend(
     for step, (images, labels) in enumerate(islice(epochs, run.steps), 1):
         loss, grads = network.value_and_grad(params, images, labels)
         computed = perf_counter()
-        optimizer.step(_arranged(grads, optimizer), loss=loss)
+        optimizer.step(arranged(grads, optimizer), loss=loss)
         end = perf_counter()
         progress.samples += len(labels)
         progress.seconds += end - begin
@@ -194,8 +208,8 @@ def _descend(
         begin = perf_counter()
 
 
-def _arranged(grads: network.Params, optimizer: Optimizer) -> Any:
-    """The gradients as the optimizer has its parameters: as they are, or by group and name."""
+def arranged(grads: Any, optimizer: Optimizer) -> Any:
+    """Gradients of a tree as `where_it_fits` has its parameters: as they are, or by group and name."""
     groups: list[dict[str, Any]] = [{} for _ in optimizer.param_groups]
     if len(groups) == 1:
         return grads

@@ -15,6 +15,7 @@ from fastgd import _engine
 from fastgd._arguments import number, suggestion
 from fastgd._arrays.tree import Array, is_groups
 from fastgd.optimizers import _registry, _state_dict
+from fastgd.optimizers._average import is_evaluating, move
 from fastgd.optimizers._declaration import OTHER_NAMES, STEP_OPTIONS, Declaration
 from fastgd.optimizers._fields import evaluate, limit
 from fastgd.optimizers._groups import Bound, GroupedParameters
@@ -68,6 +69,7 @@ class Optimizer(GroupedParameters):
     torch: ClassVar[str | None] = None  # the class of torch.optim with the same formula and names
     momentum: ClassVar[str | None] = None  # the hyperparameter that is one
     needs_loss: ClassVar[bool] = False  # whether `step` needs the value of the loss
+    averages: ClassVar[bool] = False  # whether the parameters have two points, see `_average`
     adaptive: ClassVar[bool] = False  # whether a step's length depends little on the gradient's
 
     def __init_subclass__(
@@ -81,7 +83,7 @@ class Optimizer(GroupedParameters):
         """Args:
         rule: of the engine.
         unpacked, variants: see Declaration.
-        traits: torch, momentum, adaptive, needs_loss: see the attributes.
+        traits: torch, momentum, adaptive, needs_loss, averages: see the attributes.
         """
         super().__init_subclass__()
         for name, value in traits.items():
@@ -137,11 +139,17 @@ class Optimizer(GroupedParameters):
             TypeError: a gradient is not an array of a floating-point dtype.
             ValueError: structure, shape or layout differ from the parameters', a gradient overlaps
                 a parameter, or a schedule returned a value out of range.
+            RuntimeError: the parameters hold an average, see `eval`.
             FloatingPointError: with nonfinite="raise", a gradient has a NaN or an infinity, or, where
                 the optimizer keeps squares, one that its parameter's dtype does not hold.
         """
         if type(grad_scale) is not float or not math.isfinite(grad_scale):
             grad_scale = number("grad_scale", grad_scale, -math.inf, bounds="()")
+        if self._bound.averages and self.evaluating:
+            raise RuntimeError(
+                "the optimizer is evaluating: its parameters hold the average, at which no gradient is "
+                "wanted; call train() first"
+            )
         culprit = _engine.step(self, grads, grad_scale, self._loss(loss))
         if culprit is None:
             return True
@@ -167,15 +175,20 @@ class Optimizer(GroupedParameters):
     @property
     def evaluating(self) -> bool:
         """Whether the parameters hold an average, see `eval`."""
-        return False
+        return is_evaluating(self._bound)
 
     def eval(self) -> None:
-        """Put the parameters that are to be evaluated and saved in place, where they are not those at
-        which gradients are taken (`ScheduleFreeSGD`); most optimizers have nothing to do.
+        """Put the average in the parameters, to be evaluated and saved, where gradients are not taken
+        at it (`ScheduleFreeSGD`, `ScheduleFreeAdamW`); most optimizers have nothing to do. Idempotent.
         """
+        self._gate.call(lambda: move(self._bound, evaluate=True))
 
     def train(self) -> None:
-        """Put those back at which gradients are taken."""
+        """Put the point back at which gradients are taken. Idempotent.
+
+        A round trip is exact but for a rounding or two.
+        """
+        self._gate.call(lambda: move(self._bound, evaluate=False))
 
     @contextlib.contextmanager
     def evaluation(self) -> Iterator[None]:

@@ -64,7 +64,8 @@ class Bound(NamedTuple):
     groups: tuple[Settings, ...]
     members: tuple[Members, ...]
     options: StepOptions
-    needs_loss: bool = False  # whether a rule does
+    needs_loss: bool = False  # whether a group's class does
+    averages: bool = False  # likewise
 
     def shaped_state(self, copied: bool) -> dict[str, dict[str, Any]]:
         """By parameter name: "step", the numbers that the rule keeps, and its arrays or copies."""
@@ -154,6 +155,11 @@ class GroupedParameters:
 
         Returns: what arrays of the state that the rule does not update will hold after the step.
         """
+        raise NotImplementedError
+
+    @classmethod
+    def weight_of_average(cls, values: Values) -> float:
+        """For a class that averages: of x in y, see `_average`. In `values` schedules are evaluated."""
         raise NotImplementedError
 
     # --- what can be looked at ---
@@ -348,8 +354,14 @@ class GroupedParameters:
             bound.plan.step_count if step_count is None and bound.groups else step_count or 0,
             tuple(part.tree for part in members),
         )
-        needs_loss = any(settings.kind.needs_loss for settings in groups)
-        return Bound(plan, tuple(groups), tuple(members), options or bound.options, needs_loss)
+        return Bound(
+            plan,
+            tuple(groups),
+            tuple(members),
+            options or bound.options,
+            needs_loss=any(settings.kind.needs_loss for settings in groups),
+            averages=any(settings.kind.averages for settings in groups),
+        )
 
 
 def check_unchanged(names: list[str], params: list[Array], layouts: list[Layout]) -> None:

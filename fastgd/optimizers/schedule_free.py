@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from fastgd import _engine
 from fastgd._arrays.tree import Array
 from fastgd.optimizers._base import Optimizer
 from fastgd.optimizers._fields import Fraction, Fractions, NonNegative, Options, Real, Values
@@ -15,82 +12,17 @@ from fastgd.optimizers._fields import Fraction, Fractions, NonNegative, Options,
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-BLOCK = 65_536  # elements that are moved from one point to the other at a time
-
 
 def _itself(param: Array) -> Array:
     return param
 
 
-class _ScheduleFree(Optimizer):
-    """The two points between which the parameters of a Schedule-Free optimizer go back and forth."""
-
-    @classmethod
-    def _weight(cls, values: Values) -> float:
-        """Of x in y."""
-        raise NotImplementedError
+class _ScheduleFree(Optimizer, averages=True):
+    """What the two share."""
 
     @classmethod
     def first_values(cls, values: Values) -> dict[str, float | Callable[[Array], Any]]:
         return {"z": _itself}
-
-    @property
-    def evaluating(self) -> bool:
-        """Whether the parameters hold the average x: after `eval`, until `train`."""
-        return bool(self._mode()[:, -1].any())
-
-    def _mode(self) -> Array:
-        return self._bound.plan.numbers[:, : len(self.declaration.numbers)]
-
-    def eval(self) -> None:
-        """Put the average x in the parameters, for evaluating and saving a model. Idempotent."""
-        self._gate.call(self._move, True)
-
-    def train(self) -> None:
-        """Put the point y, at which gradients are taken, back in the parameters. Idempotent.
-
-        A round trip is exact but for a rounding or two.
-        """
-        self._gate.call(self._move, False)
-
-    def _move(self, evaluate: bool) -> None:
-        if self.evaluating == evaluate:
-            return
-        bound = self._bound
-        moves = []
-        for settings, part in zip(bound.groups, bound.members, strict=True):
-            if not issubclass(settings.kind, _ScheduleFree):
-                continue
-            b = settings.kind._weight(settings.at(self.step_count).values)
-            factor = 1.0 - 1.0 / b if evaluate else 1.0 - b
-            for param, layout, slots in zip(part.params, part.layouts, part.slots, strict=True):
-                z = layout.shaped(slots[0])  # type: ignore[arg-type]
-                moves.append((_flat(np.asarray(param)), _flat(z), factor))
-        mode = self._mode()[:, -1]
-
-        def commit() -> None:
-            for param, z, factor in moves:
-                for start in range(0, param.size, BLOCK):
-                    part = slice(start, start + BLOCK)
-                    param[part] += (z[part] - param[part]) * param.dtype.type(factor)
-            mode[...] = evaluate
-
-        _engine.uninterrupted(commit)
-
-    def step(self, grads: Any, grad_scale: float = 1.0, *, loss: float | None = None) -> bool:
-        if self.evaluating:
-            raise RuntimeError(
-                f"{type(self).__name__} is evaluating: its parameters hold the average, at which no "
-                "gradient is wanted; call train() first"
-            )
-        return super().step(grads, grad_scale, loss=loss)
-
-    step.__doc__ = Optimizer.step.__doc__
-
-
-def _flat(array: Array) -> Array:
-    """A view of a contiguous array, in the order of its memory."""
-    return array.ravel(order="K") if array.flags.c_contiguous else array.T.ravel()
 
 
 class ScheduleFreeSGD(_ScheduleFree, rule="schedule_free_sgd"):
@@ -153,7 +85,7 @@ class ScheduleFreeSGD(_ScheduleFree, rule="schedule_free_sgd"):
             raise ValueError("momentum must be greater than 0: it is the weight of the average")
 
     @classmethod
-    def _weight(cls, values: Values) -> float:
+    def weight_of_average(cls, values: Values) -> float:
         return float(values["momentum"])
 
 
@@ -215,5 +147,5 @@ class ScheduleFreeAdamW(_ScheduleFree, rule="schedule_free_adamw", adaptive=True
             raise ValueError("betas[0] must be greater than 0: it is the weight of the average")
 
     @classmethod
-    def _weight(cls, values: Values) -> float:
+    def weight_of_average(cls, values: Values) -> float:
         return float(values["betas"][0])

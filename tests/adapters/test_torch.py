@@ -13,7 +13,6 @@ import io
 import sys
 import tracemalloc
 import warnings
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -29,20 +28,12 @@ from tests.support import tame
 torch = pytest.importorskip("torch")
 from fastgd.adapters.torch import from_torch, load_state_dict, state_dict, to_torch  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures("numbers_in_double")
 BEFORE, STEPS = 7, 20
 BUDGET = 8
 SHAPES = {"W": (5, 3), "b": (7,), "never": (2,), "scalar": ()}
 
 # PyTorch takes numbers only, so functions of the step are left for tests of their own.
-
-
-@pytest.fixture(autouse=True)
-def numbers_in_double() -> Iterator[None]:
-    """PyTorch makes the numbers of a rule (NAdam's mu_product) in its default dtype."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(before)
 
 
 TORCH_CASES = [c for c in CASES if c.in_torch and not any(map(callable, c.kwargs.values()))]

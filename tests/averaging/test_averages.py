@@ -187,3 +187,14 @@ def test_an_average_is_not_copied(copied: Any) -> None:
     """A copy would follow arrays that nobody trains."""
     with pytest.raises(TypeError, match="follows arrays and cannot be pickled or copied"):
         copied(ExponentialAverage(np.ones(2)))
+
+
+def test_a_mean_that_the_dtype_does_not_hold_is_no_error() -> None:
+    """It is read as the cast gives it, whatever the caller's errstate."""
+    theta = np.array([1e-45, 1.0], np.float32)
+    average = ExponentialAverage(theta, decay=0.5)
+    with np.errstate(all="raise"):
+        average.update()
+        theta[:] = 0
+        average.update()
+        assert average.params.tolist() == [0.0, np.float32(1 / 3)]

@@ -102,18 +102,27 @@ def test_a_failing_block_still_goes_back(name: str) -> None:
     assert not opt.evaluating
 
 
-def test_with_groups_of_another_rule(name: str) -> None:
-    """Which has no average: its arrays stay."""
+@pytest.mark.parametrize("main", ["itself", "Prodigy", "NAdam"])
+def test_with_groups_of_another_rule(name: str, main: str) -> None:
+    """Which has no average: its arrays and its numbers stay, whichever class the optimizer is of."""
     w, b = np.ones(3), np.ones(2)
-    opt = optimizer(
-        name, [{"params": w}, {"params": b, "optimizer": fastgd.SGD, "lr": 0.5}], lr=0.1
-    )
+    ours = {"params": w, "optimizer": name, "lr": 0.1}
+    if main == "itself":
+        other = {"params": b, "optimizer": "Prodigy"}
+        opt = optimizer(name, [ours, other])
+    else:
+        opt = optimizer(main, [ours, {"params": b}])
     for _ in range(3):
         opt.step([np.ones(3), np.ones(2)])
-    before = b.copy()
+    before, state, average = b.copy(), opt.state["1"], (w - 0.1 * opt.state["0"]["z"]) / 0.9
+    assert not opt.evaluating
     with opt.evaluation():
         assert_same_bits(b, before)
+        np.testing.assert_allclose(w, average)
         assert opt.evaluating
+        with pytest.raises(RuntimeError, match="evaluating"):
+            opt.step([np.ones(3), np.ones(2)])
+    assert repr(opt.state["1"]) == repr(state)
     assert opt.step([np.ones(3), np.ones(2)])
 
 

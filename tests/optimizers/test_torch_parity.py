@@ -13,7 +13,6 @@ n eps 4 max |slot|. A wrong formula or coefficient is off by 10^3 of these or mo
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -28,15 +27,7 @@ STEPS = 50
 SHAPES = [(40, 13), (257,), (1,)]
 
 torch = pytest.importorskip("torch")
-
-
-@pytest.fixture(autouse=True)
-def numbers_in_double() -> Iterator[None]:
-    """PyTorch keeps the numbers of a rule (NAdam's mu_product) in its default dtype."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(before)
+pytestmark = pytest.mark.usefixtures("numbers_in_double")
 
 
 TORCH_CASES = [case for case in CASES if case.in_torch]
