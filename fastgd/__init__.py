@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from fastgd.history import History
     from fastgd.sampling import MiniBatches
     from fastgd.training import (
+        EarlyStopping,
         GradientReport,
         LRSweep,
         Result,
@@ -33,6 +34,7 @@ __all__ = [
     "Checkpoint",
     "CheckpointError",
     "Diagnosis",
+    "EarlyStopping",
     "GradientReport",
     "History",
     "LRSweep",
@@ -66,6 +68,7 @@ _MODULES = {
     "Checkpoint": "checkpoint",
     "CheckpointError": "checkpoint",
     "Diagnosis": "diagnostics",
+    "EarlyStopping": "training",
     "GradientReport": "training",
     "History": "history",
     "LRSweep": "training",

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TypeAlias
+import csv
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgd._arguments import integer
+from fastgd._arguments import integer, suggestion
+
+if TYPE_CHECKING:
+    import pandas
 
 Floats: TypeAlias = NDArray[np.float64]
 
@@ -77,30 +82,54 @@ class Table:
             self._values[: kept.size] = self._values[kept]
 
 
+class EpochMeans(NamedTuple):
+    """Of the steps of each epoch.
+
+    Attributes:
+        epoch: int64, epochs completed before: 0 for the first.
+        steps: int64, how many were taken.
+        loss: the mean over them.
+    """
+
+    epoch: NDArray[np.int64]
+    steps: NDArray[np.int64]
+    loss: Floats
+
+
 class History:
     """The record of a run: made by `fastgd.minimize`, read by `diagnose` and `plot.history`.
 
-    Every step is recorded, or, where norms would cost too much, every step at first and then one in
-    `record_every`. Memory is bounded: with `max_records` records every second one is dropped, apart
-    from the first 32, and from then on half as many are made. All properties are new arrays. Those
-    of the records have one element per record:
+    The loss of every step is recorded, and, where norms would cost too much for that, norms of every
+    step at first and then of one in `record_every`. Memory is bounded: with `max_records` entries
+    every second one is dropped, apart from the first 32, and from then on half as many are made. All
+    properties are new arrays; `history["loss"]` is the same as `history.loss`.
+
+    Of steps, one element for each:
 
         step: int64, steps taken before it: 0 for the first.
         loss: of the step's batch, at the parameters before the step.
         lr: learning rate of the first parameter group.
+
+    Of steps whose norms were taken:
+
+        norm_step, norm_loss, norm_lr: as step, loss and lr.
         grad_norm, update_norm, param_norm: Euclidean norms over all parameters of the gradient
             (before clipping), of the change that the step made, and of the parameters after it.
         grad_dot_update: gradient · update, the change of the loss to first order.
         layer_grad_norm, layer_update_norm, layer_param_norm: the same norms for every parameter,
-            shape (records, len(names)).
+            shape (len(norm_step), len(names)).
 
     A run that met a loss or a gradient which is not finite ends with a record of that: the norms of
     the gradient, and no update.
 
     After some steps the loss was evaluated once more on the same batch, for the curvature along the
     step: probe_step, probe_loss_before, probe_loss_after, probe_grad_dot_update, probe_update_norm,
-    probe_lr. At validations: validation_step, the number of steps taken before it, and
-    validation_loss.
+    probe_lr.
+
+    At validations: validation_step, the number of steps taken before it, validation_loss (empty where
+    there is none), and every metric under its name, `history["accuracy"]`.
+
+    `epochs()` gives the mean loss of each epoch; `to_dict`, `to_csv` and `to_pandas` hand it all on.
 
     Args:
         names: names of the parameters, as in `Optimizer.params`.
@@ -108,9 +137,10 @@ class History:
         batch_size: samples per step, None if not known.
         samples: samples per epoch, None if not known.
         first_step: steps taken before the run.
-        max_records: at least 16. Fewer are kept where the norms of every parameter would take
+        max_records: at least 16. Fewer norms are kept where those of every parameter would take
             more than 64 MB.
-        record_every: record one step in so many after the first 32; at least 1.
+        record_every: take the norms of one step in so many after the first 32; at least 1.
+        metrics: names of what is recorded at validations besides their loss.
 
     Example:
         >>> import numpy as np, fastgd
@@ -118,8 +148,8 @@ class History:
         ...     lambda x: (x @ x, 2 * x), np.array([3.0, 4.0]), optimizer="sgd", lr=0.25, steps=3)
         >>> history = result.history
         >>> history
-        <History of SGD: 3 records of steps 0 to 2, loss 25 to 1.5625>
-        >>> history.loss.tolist(), history.grad_norm.tolist(), history.param_norm.tolist()
+        <History of SGD: steps 0 to 2, loss 25 to 1.5625>
+        >>> history["loss"].tolist(), history.grad_norm.tolist(), history.param_norm.tolist()
         ([25.0, 6.25, 1.5625], [10.0, 5.0, 2.5], [2.5, 1.25, 0.625])
     """
 
@@ -133,48 +163,81 @@ class History:
         first_step: int = 0,
         max_records: int = 10_000,
         record_every: int = 1,
+        metrics: Sequence[str] = (),
     ) -> None:
         self.names = tuple(names)
         self.optimizer = optimizer
         self.batch_size = batch_size
         self.samples = samples
+        self.metrics = tuple(metrics)
         width = 2 + 4 * len(self.names)  # loss, lr, four sums for each parameter
         most = max(FEWEST_RECORDS, LAYER_BYTES // (8 * width))
         limit = integer("max_records", max_records, FEWEST_RECORDS)
         every = integer("record_every", record_every, 1)
-        early = first_step + min(EARLY_STEPS, limit // 4, most // 4)
-        self._records = Table(width, min(limit, most), every, early)
+        early = min(EARLY_STEPS, limit // 4)
+        self._losses = Table(2, limit, early=first_step + early)
+        early = min(early, most // 4)
+        self._records = Table(width, min(limit, most), every, first_step + early)
         self._probes = Table(5, limit)
-        self._validations = Table(1, limit)
+        self._validations = Table(1 + len(self.metrics), limit)
+        self._validated = False  # with a loss, not only metrics
+        self._epochs: list[list[float]] = []  # epoch, steps, sum of their losses
 
     def __len__(self) -> int:
-        """The number of records."""
-        return len(self._records)
+        """The number of steps whose loss is recorded."""
+        return len(self._losses)
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        """One of the arrays by its name."""
+        if name in self.metrics:
+            return _column(self._validations, 1 + self.metrics.index(name))
+        if name not in SERIES:
+            known = (*SERIES, *self.metrics)
+            raise KeyError(f"the history has no {name!r}{suggestion(name, known)}")
+        value: NDArray[Any] = getattr(self, name)
+        return value
 
     def __repr__(self) -> str:
         if not len(self):
-            return f"<History of {self.optimizer}: no records>"
+            return f"<History of {self.optimizer}: no steps>"
         steps, loss = self.step, self.loss
         return (
-            f"<History of {self.optimizer}: {len(self)} records of steps {steps[0]} to {steps[-1]}, "
-            f"loss {loss[0]:.6g} to {loss[-1]:.6g}>"
+            f"<History of {self.optimizer}: steps {steps[0]} to {steps[-1]}, loss "
+            f"{loss[0]:.6g} to {loss[-1]:.6g}>"
         )
 
     # --- writing ---
 
     def due(self, step: int) -> bool:
-        """Whether `record` will be called for this step."""
+        """Whether the norms of this step are to be recorded."""
         return self._records.due(step)
 
-    def record(
-        self, step: int, loss: float, lr: float, sums: Floats, grad_scale: float = 1.0
-    ) -> None:
-        """Record a step.
+    def record(self, step: int, loss: float, lr: float, epoch: int) -> None:
+        """Record the loss of a step.
 
         Args:
             step: steps taken before.
             loss: before the step.
             lr: the learning rate.
+            epoch: epochs completed before.
+        """
+        if self._losses.due(step):
+            row = self._losses.new_row(step)
+            row[0] = loss
+            row[1] = lr
+        if not self._epochs or self._epochs[-1][0] != epoch:
+            self._epochs.append([epoch, 0, 0.0])
+        now = self._epochs[-1]
+        now[1] += 1
+        now[2] += loss
+
+    def record_norms(
+        self, step: int, loss: float, lr: float, sums: Floats, grad_scale: float = 1.0
+    ) -> None:
+        """Record the norms of a step, and its loss beside them.
+
+        Args:
+            step, loss, lr: see `record`.
             sums: shape (4, len(names)), for each parameter the squares of its gradient, of its
                 update and of itself, and gradient · update.
             grad_scale: factor of the gradients in `sums`.
@@ -201,23 +264,57 @@ class History:
         if self._probes.due(step):
             self._probes.new_row(step)[:] = before, after, product, update, lr
 
-    def record_validation(self, step: int, loss: float) -> None:
-        """Record a validation loss after `step` steps."""
+    def record_validation(
+        self, step: int, loss: float | None, metrics: Mapping[str, float] | None = None
+    ) -> None:
+        """Record a validation after `step` steps: its loss if it has one, and the metrics."""
         if self._validations.due(step):
-            self._validations.new_row(step)[:] = loss
+            row = self._validations.new_row(step)
+            row[0] = np.nan if loss is None else loss
+            row[1:] = [(metrics or {})[name] for name in self.metrics]
+        self._validated = self._validated or loss is not None
 
-    # --- records ---
+    # --- steps ---
 
     @property
     def step(self) -> NDArray[np.int64]:
-        return self._records.steps
+        return self._losses.steps
 
     @property
     def loss(self) -> Floats:
-        return _column(self._records, 0)
+        return _column(self._losses, 0)
 
     @property
     def lr(self) -> Floats:
+        return _column(self._losses, 1)
+
+    def epochs(self) -> EpochMeans:
+        """The mean loss of the steps of each epoch, all of them, whatever was thinned out.
+
+        Example:
+            >>> import numpy as np, fastgd
+            >>> X = np.array([[1.0], [3.0]])
+            >>> result = fastgd.minimize(
+            ...     lambda w, x: (float(x.mean()), 0 * w), np.zeros(1), data=(X,), batch_size=1, epochs=2)
+            >>> result.history.epochs().loss.tolist()
+            [2.0, 2.0]
+        """
+        table = np.array(self._epochs, np.float64).reshape(-1, 3)
+        steps = table[:, 1].astype(np.int64)
+        return EpochMeans(table[:, 0].astype(np.int64), steps, table[:, 2] / steps)
+
+    # --- norms ---
+
+    @property
+    def norm_step(self) -> NDArray[np.int64]:
+        return self._records.steps
+
+    @property
+    def norm_loss(self) -> Floats:
+        return _column(self._records, 0)
+
+    @property
+    def norm_lr(self) -> Floats:
         return _column(self._records, 1)
 
     @property
@@ -284,7 +381,69 @@ class History:
 
     @property
     def validation_loss(self) -> Floats:
-        return _column(self._validations, 0)
+        return _column(self._validations, 0) if self._validated else np.empty(0)
+
+    # --- elsewhere ---
+
+    def to_dict(self) -> dict[str, NDArray[Any]]:
+        """Every array by name, of several lengths: those of steps, norms, probes, validations."""
+        return {name: self[name] for name in (*SERIES, *self.metrics)}
+
+    def _rows(self) -> dict[str, NDArray[Any]]:
+        """Columns of one length, a row for each step that anything is known of; NaN where it is not."""
+        parts: list[tuple[NDArray[np.int64], dict[str, NDArray[Any]]]] = [
+            (self.step, {"loss": self.loss, "lr": self.lr}),
+            (self.norm_step, {name: self[name] for name in NORMS}),
+            (
+                self.validation_step,
+                {
+                    **({"validation_loss": self.validation_loss} if self._validated else {}),
+                    **{name: self[name] for name in self.metrics},
+                },
+            ),
+        ]
+        steps = np.unique(np.concatenate([where for where, _ in parts]))
+        rows: dict[str, NDArray[Any]] = {"step": steps}
+        for where, columns in parts:
+            for name, values in columns.items():
+                rows[name] = np.full(steps.size, np.nan)
+                rows[name][np.searchsorted(steps, where)] = values
+        return rows
+
+    def to_csv(self, path: str | os.PathLike[str]) -> None:
+        """Write a table: a header, and a row for each step with its loss, rate, norms and validation;
+        empty where they were not taken. Numbers are written so that they come back exactly.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        rows = self._rows()
+        with open(path, "w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(rows)
+            for row in zip(*(column.tolist() for column in rows.values()), strict=True):
+                writer.writerow("" if value != value else value for value in row)
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """The table of `to_csv` as a DataFrame whose index is the step.
+
+        Raises:
+            ImportError: pandas is missing.
+        """
+        try:
+            import pandas
+        except ImportError:
+            raise ImportError('to_pandas needs pandas: pip install "fastgd[pandas]"') from None
+        return pandas.DataFrame(self._rows()).set_index("step")
+
+
+NORMS = ("grad_norm", "update_norm", "param_norm", "grad_dot_update")
+SERIES = (
+    *("step", "loss", "lr", "norm_step", "norm_loss", "norm_lr", *NORMS),
+    *("layer_grad_norm", "layer_update_norm", "layer_param_norm"),
+    *("probe_step", "probe_loss_before", "probe_loss_after", "probe_grad_dot_update"),
+    *("probe_update_norm", "probe_lr", "validation_step", "validation_loss"),
+)
 
 
 def _column(table: Table, number: int) -> Floats:

@@ -24,6 +24,8 @@ SERIES = ("loss", "lr", "grad_norm", "update_norm", "param_norm", "grad_dot_upda
 LAYERS = ("layer_grad_norm", "layer_update_norm", "layer_param_norm")
 PROBES = ("loss_before", "loss_after", "grad_dot_update", "update_norm", "lr")
 
+OTHERS = ("names", "optimizer", "batch_size", "samples", "validation_step", "validation_loss")
+
 # How exactly a loss is known, in units in the last place: a mean over many terms loses a few bits.
 ROUNDING = 64
 # A single batch smaller than this says too little about the loss at the start: these many do.
@@ -229,6 +231,7 @@ def read_run(history: Any) -> Run:
     """
     record = _get(history, "history", None)
     record = history if record is None else record
+    record = _where_norms_are(record)
     loss = _array(record, "loss")
     if loss is None:
         raise TypeError(
@@ -258,6 +261,16 @@ def read_run(history: Any) -> Run:
         optimizer=str(_get(record, "optimizer", "")),
         recorded=frozenset(name for name in SERIES if _get(record, name, None) is not None),
     )
+
+
+def _where_norms_are(record: Any) -> Any:
+    """A record whose losses are known of more steps than its norms, with those of the norms alone."""
+    alone = {name: _get(record, f"norm_{name}", None) for name in ("step", "loss", "lr")}
+    if any(value is None for value in alone.values()):
+        return record
+    others = (*SERIES, *LAYERS, *(f"probe_{name}" for name in ("step", *PROBES)), *OTHERS)
+    found = {name: _get(record, name, None) for name in others} | alone
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _get(record: Any, name: str, default: Any) -> Any:

@@ -17,6 +17,9 @@ steps taken (see `fastgd.schedules`). These keywords are common to all:
 """
 
 from fastgd.optimizers._base import Optimizer
+from fastgd.optimizers._declaration import OTHER_NAMES as OTHER_NAMES
+from fastgd.optimizers._fields import Number as Number
+from fastgd.optimizers._fields import Options as Options
 from fastgd.optimizers._registry import all_optimizers as all_optimizers
 from fastgd.optimizers._registry import find as find
 from fastgd.optimizers._state_dict import Loaded as Loaded

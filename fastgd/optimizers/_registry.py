@@ -23,16 +23,17 @@ def all_optimizers() -> dict[str, type[Optimizer]]:
 
 
 def find(name: str) -> type[Optimizer]:
-    """The class of that name, in upper or lower case.
+    """The class of that name, in upper or lower case, with "-" or "_" between its parts or without.
 
-    Raises: ValueError that names the others, and the nearest of them.
+    Raises: ValueError that names the nearest of the others, and all of them.
     """
-    by_lower = {known.lower(): kind for known, kind in all_optimizers().items()}
     if name in _classes:
         return _classes[name]
-    if name.lower() not in by_lower:
-        names = all_optimizers()
-        raise ValueError(
-            f"there is no optimizer {name!r}; there are {', '.join(names)}{suggestion(name, names)}"
-        )
-    return by_lower[name.lower()]
+    wanted = name.lower().replace("-", "").replace("_", "")
+    names = all_optimizers()
+    for known, kind in names.items():
+        if known.lower() == wanted:
+            return kind
+    raise ValueError(
+        f"there is no optimizer {name!r}{suggestion(name, names)}; there are {', '.join(names)}"
+    )

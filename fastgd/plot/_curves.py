@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -71,7 +71,11 @@ def _curve(
     several: bool,
 ) -> Curve:
     kind = name.partition("_")[0]
-    own = f"{kind}_step" if kind in ("validation", "probe") else "step"
+    if name.endswith("_norm") or name == "grad_dot_update":
+        kind = "norm"
+    elif name in _metrics(record):
+        kind = "validation"
+    own = f"{kind}_step" if kind in ("validation", "probe", "norm") else "step"
     step_key = "step" if _column(record, own) is None else own
     x = _column(record, step_key)
     if x is None:
@@ -91,10 +95,20 @@ def _curve(
 
 def _column(record: Any, name: str) -> Floats | None:
     """An array of the history, None if it is absent or empty."""
-    found = record.get(name) if isinstance(record, Mapping) else getattr(record, name, None)
+    if isinstance(record, Mapping):
+        found = record.get(name)
+    elif name in _metrics(record):
+        found = record[name]
+    else:
+        found = getattr(record, name, None)
     if found is None or np.size(found) == 0:
         return None
     return as_array(f"history[{name!r}]", found)
+
+
+def _metrics(record: Any) -> Sequence[str]:
+    """What a History has of validations besides their loss."""
+    return getattr(record, "metrics", ()) if not isinstance(record, Mapping) else ()
 
 
 def _window(y: Floats) -> int:

@@ -5,12 +5,14 @@
 (_lr_finder) and the check of gradients (_gradient_check).
 """
 
+from fastgd.training._early_stopping import EarlyStopping
 from fastgd.training._gradient_check import GradientReport, LeafError, check_gradient
 from fastgd.training._loop import StepInfo
 from fastgd.training._lr_finder import LRSweep, find_lr
 from fastgd.training._minimize import Result, minimize
 
 __all__ = [
+    "EarlyStopping",
     "GradientReport",
     "LRSweep",
     "LeafError",

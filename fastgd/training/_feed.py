@@ -135,8 +135,10 @@ def as_arguments(batch: Any) -> Arguments:
     return tuple(batch) if isinstance(batch, (tuple, list)) else (batch,)
 
 
-def batches_of(data: Any, batch_size: int | None, seed: int) -> Iterable[Any] | None:
-    """The batches that minimize's `data` means.
+def batches_of(
+    data: Any, batch_size: int | None, seed: int, name: str = "data"
+) -> Iterable[Any] | None:
+    """The batches that minimize's `data`, or what else is called `name`, means.
 
     Raises:
         TypeError, ValueError: it is none of the possible things, or batch_size does not apply.
@@ -145,23 +147,31 @@ def batches_of(data: Any, batch_size: int | None, seed: int) -> Iterable[Any] | 
         return MiniBatches(*data, batch_size=batch_size, seed=seed)
     if isinstance(data, Mapping) or hasattr(data, "__array__") or hasattr(data, "indptr"):
         return MiniBatches(data, batch_size=batch_size, seed=seed)
+    if isinstance(data, list) and not all(isinstance(batch, (tuple, dict)) for batch in data):
+        raise TypeError(
+            f"{name} is a list, but not one of batches (tuples or dicts): pass the arrays as a tuple, "
+            f"{name}=(X, y)"
+        )
     if batch_size is not None:
         what = "data" if data is None else "arrays as data: these batches have their size already"
         raise ValueError(f"batch_size={batch_size!r} needs {what}")
     if data is None:
         return None
-    if isinstance(data, list) and not all(isinstance(batch, (tuple, dict)) for batch in data):
-        raise TypeError(
-            "data is a list, but not one of batches (tuples or dicts): pass the arrays as a tuple"
-        )
     if isinstance(data, (str, bytes)) or not isinstance(data, Iterable):
+        also = "a function of the parameters, " if name == "validation" else ""
         raise TypeError(
-            "data must be a tuple of arrays, an array, a dict of arrays, a MiniBatches or another "
-            f"iterable of batches, got {type(data).__name__}"
+            f"{name} must be {also}a tuple of arrays, an array, a dict of arrays, a MiniBatches or "
+            f"another iterable of batches, got {type(data).__name__}: {data!r}{_split_hint(name, data)}"
         )
     if isinstance(data, list) and not data:
-        raise ValueError("data is empty: it has no batch")
+        raise ValueError(f"{name} is empty: it has no batch")
     return data
+
+
+def _split_hint(name: str, value: Any) -> str:
+    if name == "validation" and isinstance(value, float):
+        return "; a part of the data is not set aside here: split them, and pass validation=(X, y)"
+    return ""
 
 
 def check_epochs(epochs: Any, source: Iterable[Any] | None) -> int | None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import inspect
 import numbers
-from collections.abc import Callable, Iterable, Mapping, Sized
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from fastgd._arguments import number
+from fastgd._arguments import number, suggestion
 from fastgd._arrays.tree import (
     check_disjoint,
     check_kind,
@@ -19,13 +19,32 @@ from fastgd._arrays.tree import (
     rebuild,
 )
 from fastgd.averaging import Average, ExponentialAverage, TailAverage
-from fastgd.optimizers import Optimizer, all_optimizers, find
+from fastgd.history import SERIES
+from fastgd.optimizers import OTHER_NAMES, Optimizer, all_optimizers, find
 from fastgd.sampling import MiniBatches
 from fastgd.training._feed import as_arguments, batches_of
-from fastgd.training._objective import Arguments, Objective, as_number
+from fastgd.training._objective import Objective, as_number, samples_of
 
 OptimizerLike: TypeAlias = str | Optimizer | Callable[..., Optimizer]
 
+# What other libraries call arguments of minimize.
+ELSEWHERE = {
+    **dict.fromkeys(("maxiter", "max_iter", "n_iter", "num_iters", "iterations"), "steps"),
+    **dict.fromkeys(("n_steps", "num_steps", "max_steps", "total_steps", "nit"), "steps"),
+    **dict.fromkeys(("n_epochs", "num_epochs", "max_epochs", "nb_epoch"), "epochs"),
+    **dict.fromkeys(("gtol", "ftol", "tolerance"), "tol"),
+    **dict.fromkeys(("validation_data", "validation_split", "val", "val_data"), "validation"),
+    **dict.fromkeys(("early_stopping", "n_iter_no_change"), "patience"),
+    **dict.fromkeys(("verbose", "disp"), "progress"),
+    **dict.fromkeys(("random_state", "rng"), "seed"),
+    **dict.fromkeys(("accumulation_steps", "gradient_accumulation_steps"), "accumulate"),
+    **dict.fromkeys(("max_grad_norm", "gradient_clip_val", "grad_clip"), "clip_norm"),
+    "x0": "params",
+    "fun": "value_and_grad",
+    "jac": "value_and_grad",
+    "method": "optimizer",
+    "callbacks": "callback",
+}
 DECAY, TAIL = 0.999, 0.5  # of average="ema" and average="tail"
 
 
@@ -73,15 +92,21 @@ def _check_leaf(name: str, array: Any, copy: bool) -> None:
 
 
 def make_optimizer(
-    optimizer: Any, params: Any, copied: bool, options: Mapping[str, Any]
+    optimizer: Any,
+    params: Any,
+    copied: bool,
+    options: Mapping[str, Any],
+    caller: Callable[..., Any],
 ) -> Optimizer:
     """The optimizer over `params` that was asked for by name, as a factory or as such.
+
+    `caller` is the function that got the options, whose own arguments one of them may have meant.
 
     Raises:
         TypeError, ValueError: there is no such optimizer or hyperparameter, or it updates others.
     """
     if isinstance(optimizer, str):
-        made: Any = _named(optimizer, options)(params, **options)
+        made: Any = _named(optimizer, options, caller)(params, **options)
     elif isinstance(optimizer, Optimizer):
         if options:
             raise TypeError(
@@ -106,14 +131,16 @@ def make_optimizer(
     return made
 
 
-def _named(name: str, options: Mapping[str, Any]) -> type[Optimizer]:
+def _named(name: str, options: Mapping[str, Any], caller: Callable[..., Any]) -> type[Optimizer]:
     kind = find(name)
     known = [key for key in inspect.signature(kind).parameters if key != "params"]
     for option in options:
         if option not in known:
+            own = inspect.signature(caller).parameters
+            hint = suggestion(option, [*known, *own], OTHER_NAMES | ELSEWHERE)
             raise TypeError(
-                f"minimize() has no option {option!r}, nor has {kind.__name__}, which "
-                f"takes {', '.join(known)}"
+                f"{caller.__name__}() has no argument {option!r}"
+                + (hint or f", nor has {kind.__name__}, which takes {', '.join(known)}")
             )
     return kind
 
@@ -158,7 +185,7 @@ def make_validation(
             "validation must be a function of the parameters, or data of its own that can be gone "
             "through again and again; pass the arrays, or another MiniBatches of them"
         )
-    batches = batches_of(validation, None, 0)
+    batches = batches_of(validation, None, 0, "validation")
     assert batches is not None
     return lambda params: _mean_loss(objective, params, batches)
 
@@ -167,7 +194,7 @@ def _mean_loss(objective: Objective, params: Any, batches: Iterable[Any]) -> flo
     """The mean over all samples."""
     total = samples = 0.0
     for batch in map(as_arguments, batches):
-        rows = _rows(batch)
+        rows = samples_of(batch)
         total += rows * objective.at(params, batch)[0]
         samples += rows
     if samples == 0:
@@ -175,19 +202,33 @@ def _mean_loss(objective: Objective, params: Any, batches: Iterable[Any]) -> flo
     return total / samples
 
 
-def _rows(batch: Arguments) -> int:
-    """How many samples a batch has: as long as its longest member is, since the first may be a key or a
-    mask; 1 where nothing has a length.
+def make_metrics(metrics: Any) -> dict[str, Callable[[Any], float]]:
+    """Functions params -> number by name, as `metrics` has them.
+
+    Raises:
+        TypeError, ValueError: it is no such mapping, or a name stands for something else in a history.
     """
-    members = [
-        x for value in batch for x in (value.values() if isinstance(value, Mapping) else [value])
-    ]
-    lengths = [
-        int(x.shape[0]) if getattr(x, "shape", ()) else len(x)
-        for x in members
-        if getattr(x, "shape", ()) or (isinstance(x, Sized) and not hasattr(x, "shape"))
-    ]
-    return max(lengths, default=1)
+    if metrics is None:
+        return {}
+    if callable(metrics):
+        metrics = {getattr(metrics, "__name__", "metric").strip("<>"): metrics}
+    if not isinstance(metrics, Mapping):
+        raise TypeError(
+            "metrics must be a dict of functions of the parameters by name, such as "
+            f'{{"accuracy": accuracy}}, got {type(metrics).__name__}'
+        )
+    checked = {}
+    for name, function in metrics.items():
+        if not isinstance(name, str) or not callable(function):
+            raise TypeError(f"metrics[{name!r}] must be a function of the parameters, by a name")
+        if name in SERIES:
+            raise ValueError(f"metrics: {name!r} is something else in a history; take another name")
+        checked[name] = _metric(name, function)
+    return checked
+
+
+def _metric(name: str, function: Callable[[Any], Any]) -> Callable[[Any], float]:
+    return lambda params: as_number(f"what metric {name!r} returns", function(params))
 
 
 # --- averaging ---

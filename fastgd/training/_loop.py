@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from fastgd import _engine
+from fastgd._arrays.tree import flatten
 from fastgd.averaging import Average
 from fastgd.history import History
 from fastgd.optimizers import Optimizer
 from fastgd.schedules import ReduceOnPlateau, functions_in
+from fastgd.training._early_stopping import EarlyStopping
 from fastgd.training._feed import Exhausted, Feed
 from fastgd.training._objective import (
     Arguments,
@@ -28,7 +30,7 @@ from fastgd.training._objective import (
     not_finite,
     sums_without_step,
 )
-from fastgd.training._observers import Best, Guard, Prober
+from fastgd.training._observers import Guard, Prober
 from fastgd.training._progress import Progress
 
 MOST_SKIPPED = 100  # steps in a row, before the run is given up
@@ -43,6 +45,9 @@ class StepInfo:
         step: steps that the optimizer has taken, this one included.
         epoch: epochs that this call of minimize has completed.
         loss: of the step's batch, before the step.
+        aux: with has_aux what value_and_grad returned beside it; a list with one for each batch if
+            several were accumulated.
+        lr: the learning rate of the step, of the first parameter group.
         params: the parameters, live.
         optimizer: the optimizer.
         history: the record so far.
@@ -51,9 +56,21 @@ class StepInfo:
     step: int
     epoch: int
     loss: float
+    lr: float
     params: Any
     optimizer: Optimizer
     history: History
+    aux: Any
+    _grads: Any
+    _scale: float
+
+    @property
+    def grad_norm(self) -> float:
+        """Norm of the gradients of the step, before clipping. Computed when asked for, from the arrays
+        that value_and_grad returned, so only while the callback runs.
+        """
+        known = self.optimizer.grad_norm
+        return self.optimizer._norm(self._grads) * abs(self._scale) if known is None else known
 
 
 @dataclass(frozen=True)
@@ -64,10 +81,16 @@ class Rules:
     epochs: int | None
     tol: float | None
     validation: Callable[[Any], float] | None
+    metrics: Mapping[str, Callable[[Any], float]]
+    monitor: str | None  # of the metrics; None for the validation, or else for the exact loss
     validation_every: int | None  # steps; None for epochs
-    patience: int | None
+    stopping: EarlyStopping
     callback: Callable[[StepInfo], Any] | None
     probe: bool
+
+    @property
+    def validates(self) -> bool:
+        return self.validation is not None or bool(self.metrics)
 
 
 class Stop(Exception):
@@ -112,12 +135,14 @@ class Loop:
         self._here: float | None = None  # the loss where the parameters are, if exact and known
         arrays = list(optimizer.params.values())
         self._guard = Guard(arrays, self._first_step)
-        self._best = Best(arrays, rules.patience)
+        self._best = rules.stopping
+        self._best._begin(arrays)
         self._prober = Prober(history)
-        self._validated_at = -1
+        self._validated_at = -1  # at which attempt
+        self._validation: float | None = None  # and the loss there
         self._interrupted = self._chosen = False
         # Without a validation they follow the loss of all data, step by step; or what a callback says.
-        fed = rules.validation is not None or rules.callback is not None
+        fed = rules.validates or rules.callback is not None
         self._plateaus = [] if fed else _plateau_schedules(optimizer)
         if self._plateaus and not feed.exact:
             raise ValueError(
@@ -141,9 +166,9 @@ class Loop:
             if self.reason == "interrupted":
                 self._choose()
             elif not self._chosen and self._average is None and self._best.found:
-                self._best.restore()
+                self._best._restore()
             if self._progress is not None:
-                self._progress.close(self._attempts, self.loss)
+                self._progress.close(self._attempts, self._status)
 
         _engine.ensure(self._run, leave)
 
@@ -181,7 +206,7 @@ class Loop:
                 for batches in groups:
                     self._step(batches)
             self._epoch += 1
-            if rules.validation is not None and rules.validation_every is None:
+            if rules.validates and rules.validation_every is None:
                 self._validate()
         raise Stop("epochs")
 
@@ -209,21 +234,22 @@ class Loop:
             self._skipped = 0
             self._here = None
             self._losses.append(loss)
+            lr = self._lr(step)
+            history.record(step, loss, lr, self._epoch)
             if due or probing:
-                lr, sums = self._lr(step), optimizer._bound.plan.sums()
+                sums = optimizer._bound.plan.sums()
                 assert sums is not None
                 if due:
-                    history.record(step, loss, lr, sums, scale)
+                    history.record_norms(step, loss, lr, sums, scale)
                 if probing:
                     self._prober.open(step, loss, lr, sums, scale)
                     if not feed.exact:  # else the next step looks at it
-                        after = sum(self._objective(batch)[0] for batch in batches)
-                        self._prober.close(after / len(batches))
+                        self._prober.close(self._objective.loss(batches))
             if self._average is not None:
                 self._average.update()
         else:
             self._skip(step, grads)
-        self._between(loss)
+        self._between(step, loss, grads, scale)
 
     def _check_gradients(self, grads: Any) -> None:
         """Refuse to go on with none at all."""
@@ -247,23 +273,36 @@ class Loop:
             if self._optimizer.nonfinite != "raise":
                 raise
             self.loss = loss
-            sums = sums_without_step(self._optimizer, grads)
-            self.history.record(step, loss, self._lr(step), sums, scale)
+            self._record_without_step(step, loss, grads, scale)
             raise Stop(f"nonfinite: {error}") from error
+
+    def _record_without_step(self, step: int, loss: float, grads: Any, scale: float) -> None:
+        lr, sums = self._lr(step), sums_without_step(self._optimizer, grads)
+        self.history.record(step, loss, lr, self._epoch)
+        self.history.record_norms(step, loss, lr, sums, scale)
 
     def _lr(self, step: int) -> float:
         """The learning rate of the first group."""
         lr = self._optimizer._bound.groups[0].values["lr"]
         return float(lr(step) if callable(lr) else lr)
 
-    def _between(self, loss: float) -> None:
+    def _between(self, step: int, loss: float, grads: Any, scale: float) -> None:
         """What comes after a step."""
         if self._interrupted:
             raise KeyboardInterrupt
         rules, optimizer = self._rules, self._optimizer
         if rules.callback is not None:
             info = StepInfo(
-                optimizer.step_count, self._epoch, loss, self._live, optimizer, self.history
+                optimizer.step_count,
+                self._epoch,
+                loss,
+                self._lr(step),
+                self._live,
+                optimizer,
+                self.history,
+                self._objective.aux,
+                grads,
+                scale,
             )
             try:
                 verdict = rules.callback(info)
@@ -272,7 +311,7 @@ class Loop:
             if _is_bool(verdict) and verdict:
                 raise Stop("callback")
         if self._progress is not None:
-            self._progress.update(self._attempts, loss)
+            self._progress.update(self._attempts, self._status)
         if rules.validation_every is not None and self._attempts % rules.validation_every == 0:
             self._validate()
         if self._attempts == rules.steps:
@@ -289,7 +328,7 @@ class Loop:
             schedule.update(loss)
         if rules.tol is not None and self._optimizer._norm(grads) <= rules.tol:
             raise Stop("tol", converged=True)
-        if rules.patience is not None and rules.validation is None and self._gives_up(loss):
+        if not rules.validates and self._gives_up(loss):
             raise Stop("patience")
 
     def _candidate(self) -> Any:
@@ -298,23 +337,38 @@ class Loop:
 
     def _validate(self, out_of_turn: bool = False) -> None:
         rules, optimizer = self._rules, self._optimizer
-        assert rules.validation is not None
         with optimizer.evaluation():
             candidate = self._candidate()
-            loss = rules.validation(candidate)
-            self._validated_at = self._attempts
-            self.history.record_validation(optimizer.step_count, loss)
+            loss = None if rules.validation is None else rules.validation(candidate)
+            metrics = {name: function(candidate) for name, function in rules.metrics.items()}
+            self._validated_at, self._validation = self._attempts, loss
+            self.history.record_validation(optimizer.step_count, loss, metrics)
+            judged = loss if rules.monitor is None else metrics[rules.monitor]
+            assert judged is not None
             if not out_of_turn:
                 for schedule in _plateau_schedules(optimizer):
-                    schedule.update(loss)
-            gives_up = rules.patience is not None and self._gives_up(loss, candidate)
+                    schedule.update(judged)
+            gives_up = self._gives_up(judged, candidate)
         if gives_up and not out_of_turn:
             raise Stop("patience")
 
-    def _gives_up(self, metric: float, candidate: Any = None) -> bool:
-        """Note a loss to be judged by; whether it is time to give up."""
+    def _gives_up(self, value: float, candidate: Any = None) -> bool:
+        """Note a value to be judged by; whether it is time to give up."""
         loss = self._here if self._feed.exact else _mean(self._losses)
-        return self._best.gives_up(metric, loss, None if self._average is None else candidate)
+        others = None
+        if self._average is not None:
+            others = [array for _, array in flatten(candidate)[0]]
+        return self._best._note(value, self._optimizer.step_count, loss, others)
+
+    def _status(self) -> dict[str, str]:
+        """What a bar or a line of a log shows of the run, in words that are short."""
+        step = max(self._optimizer.step_count - 1, 0)
+        shown = {"loss": self._losses[-1] if self._losses else self.loss, "lr": self._lr(step)}
+        if self._validation is not None:
+            shown["validation"] = self._validation
+        of = "" if self._rules.epochs is None else f"/{self._rules.epochs}"
+        epoch = {} if self._feed.exact else {"epoch": f"{self._epoch}{of}"}
+        return epoch | {name: f"{value:.4g}" for name, value in shown.items()}
 
     # --- what is not finite ---
 
@@ -324,8 +378,7 @@ class Loop:
         """Record it, go back to parameters whose loss was finite, unless it is the data, and stop."""
         self._prober.close(loss)
         cause, is_data = blame(self._optimizer, batches, grads)
-        sums = sums_without_step(self._optimizer, grads)
-        self.history.record(step, loss, self._lr(step), sums, scale)
+        self._record_without_step(step, loss, grads, scale)
         self.loss = loss
         reason = f"nonfinite: the loss is {loss} at step {step}{cause}"
         self._here = loss
@@ -365,7 +418,7 @@ class Loop:
                 if stop.converged:
                     self.reason, self.converged = stop.reason, True
         rules = self._rules
-        if rules.validation is not None and self._validated_at != self._attempts:
+        if rules.validates and self._validated_at != self._attempts:
             self._validate(out_of_turn=rules.validation_every is not None or not self._feed.at_end)
 
     def _choose(self) -> None:
@@ -377,11 +430,11 @@ class Loop:
                 self._here = None
         loss = self._here if exact else _mean(self._losses)
         if self._best.found:
-            loss = self._best.loss
+            loss = self._best._loss
             if average is None:
-                self._best.restore()
+                self._best._restore()
             else:
-                self.params = self._best.params
+                self.params = self._best._params(self._live)
         elif average is not None and (average.finite or not self.reason.startswith("nonfinite")):
             self.params = average.params
             loss = None if exact else loss

@@ -22,6 +22,9 @@ from fastgd.training._snapshot import restored
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from typing_extensions import Unpack
+
+    from fastgd.training._hyperparameters import Hyperparameters
 
 __all__ = ["LRSweep", "find_lr"]
 
@@ -83,7 +86,7 @@ def find_lr(
     steps: int = 100,
     batch_size: int | None = None,
     seed: int = 0,
-    **hyperparameters: Any,
+    **hyperparameters: Unpack[Hyperparameters],
 ) -> LRSweep:
     """Sweep the learning rate from low to high, a step each, and suggest one.
 
@@ -136,7 +139,7 @@ def find_lr(
     source = batches_of(data, batch_size, integer("seed", seed, 0))
     given, tree = prepare_params(params, copy=False)
     objective = Objective(value_and_grad, tree)
-    made = make_optimizer(optimizer, given, False, hyperparameters)
+    made = make_optimizer(optimizer, given, False, hyperparameters, find_lr)
     sweep = _Sweep(objective, made, Feed(source, 1))
     _put_back(made, source, lambda: sweep.run(rates))
     return _suggestion(sweep, rates[: len(sweep.losses)])

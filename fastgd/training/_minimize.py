@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,10 +15,12 @@ from fastgd.averaging import Average
 from fastgd.history import RECORD_ALL_BELOW, STRIDE, History
 from fastgd.optimizers import Optimizer
 from fastgd.schedules import end_of
+from fastgd.training._early_stopping import EarlyStopping
 from fastgd.training._feed import Feed, batches_of, check_epochs
 from fastgd.training._inputs import (
     OptimizerLike,
     make_average,
+    make_metrics,
     make_optimizer,
     make_validation,
     prepare_params,
@@ -27,9 +30,23 @@ from fastgd.training._objective import Objective
 from fastgd.training._progress import make_progress
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from fastgd.diagnostics import Diagnosis
+    from fastgd.training._hyperparameters import Hyperparameters
 
 LOG = logging.getLogger("fastgd")
+# How long a run is that nobody has said the length of; with tol it ends by itself.
+STEPS, STEPS_WITH_TOL, EPOCHS = 1_000, 10_000, 10
+MESSAGES = {
+    "tol": "The norm of the gradient is at most tol.",
+    "steps": "All steps were taken.",
+    "epochs": "All epochs were gone through.",
+    "patience": "Nothing better was found for as long as patience allows.",
+    "callback": "The callback ended the run.",
+    "exhausted": "The data ended.",
+    "interrupted": "The run was interrupted.",
+}
 
 
 @dataclass(eq=False)
@@ -47,9 +64,16 @@ class Result:
         nit: steps taken.
         nfev: calls of value_and_grad, those for probes and validation included.
         converged: whether the gradient's norm came down to `tol`.
+        success: `converged`, or, without `tol`, whether the run came to its end: by steps, epochs,
+            patience, the callback, or the end of the data.
         reason: "tol", "steps", "epochs", "patience", "callback", "exhausted" (an iterator of
             batches ended), "interrupted", or a sentence that begins with "nonfinite".
+        best_step, best_loss: where the monitored value was best, and the value: the validation's loss or
+            a metric, without them the loss where it has no noise. The steps are counted by the
+            optimizer. None and NaN where nothing was monitored.
         history: what was recorded of the steps.
+
+    SciPy's names are there too: `x` is params, `fun` is loss, `message` says the reason in a sentence.
     """
 
     params: Any
@@ -57,7 +81,10 @@ class Result:
     nit: int
     nfev: int
     converged: bool
+    success: bool
     reason: str
+    best_step: int | None
+    best_loss: float
     history: History
 
     @cached_property
@@ -67,10 +94,25 @@ class Result:
 
         return diagnose(self)
 
+    @property
+    def x(self) -> Any:
+        """`params`."""
+        return self.params
+
+    @property
+    def fun(self) -> float:
+        """`loss`."""
+        return self.loss
+
+    @property
+    def message(self) -> str:
+        """Why it ended, as a sentence."""
+        return MESSAGES.get(self.reason, self.reason)
+
     def __repr__(self) -> str:
         return (
             f"Result(loss={self.loss:.6g}, nit={self.nit}, nfev={self.nfev}, "
-            f"converged={self.converged}, reason={self.reason!r})"
+            f"success={self.success}, converged={self.converged}, reason={self.reason!r})"
         )
 
 
@@ -84,10 +126,15 @@ def minimize(
     epochs: int | None = None,
     steps: int | None = None,
     tol: float | None = None,
+    has_aux: bool = False,
     callback: Callable[[StepInfo], Any] | None = None,
     validation: Any = None,
+    metrics: Mapping[str, Callable[[Any], Any]] | Callable[[Any], Any] | None = None,
     validation_every: int | None = None,
-    patience: int | None = None,
+    patience: int | EarlyStopping | None = None,
+    monitor: str | None = None,
+    mode: Literal["min", "max"] | None = None,
+    min_delta: float | None = None,
     average: str | tuple[str, float] | Average | None = None,
     accumulate: int = 1,
     copy: bool = False,
@@ -97,7 +144,7 @@ def minimize(
     progress: bool | None = None,
     seed: int = 0,
     on_interrupt: Literal["return", "raise"] = "return",
-    **hyperparameters: Any,
+    **hyperparameters: Unpack[Hyperparameters],
 ) -> Result:
     """Minimize a function by gradient descent, in batches of data or without any.
 
@@ -108,6 +155,8 @@ def minimize(
         value_and_grad: function (params, *batch) -> (loss, grads), the order of JAX and autograd.
             The loss is a number, grads has the structure of params (see `Optimizer.step`). A batch
             that is a tuple or list is unpacked into arguments; any other, such as a dict, is one.
+            The gradients are of `params`, the arrays that it is given: with copy=True those are
+            others than the ones passed in.
         params: an array, any nesting of list, tuple and dict of arrays, or a list of group dicts
             ({"params": …, "lr": …}), for which value_and_grad is given, and returns, a list with
             one tree for each group, or the one group's tree. Arrays are float32 or float64.
@@ -119,35 +168,49 @@ def minimize(
             parameters, which continues from its step count.
         batch_size: samples per batch; None for all.
         epochs: passes over the data to make.
-        steps: steps to take. Give one of the two; with both, whichever comes first.
+        steps: steps to take. With both, whichever comes first. With neither: 10 epochs of mini-batches
+            (one of an iterator); without data, or with all of it in every step, 1,000 steps, and
+            with `tol` 10,000.
         tol: stop when the gradient's norm is at most this. For functions without noise: without
             data, or with all of it in every step.
+        has_aux: whether value_and_grad returns ((loss, aux), grads), as with JAX's option of this name;
+            a callback finds aux in its `StepInfo`.
         callback: called with a `StepInfo` after each step. The run ends when it returns True or
             raises StopIteration.
         validation: a function of the parameters that returns a loss, or data as above for
             value_and_grad, whose mean over all samples counts (the gradient is ignored).
+        metrics: functions of the parameters that return a number, by name, such as
+            {"accuracy": accuracy}: called at each validation, and recorded in the history.
         validation_every: validate after every so many steps; None for after each epoch, which
             without data is each step. A `schedules.ReduceOnPlateau` among the hyperparameters is
             updated each time.
         patience: stop after so many validations in a row without a new best one; without
-            `validation`, where there is no noise, after so many steps without a lower loss. The
-            best parameters are restored, bit for bit, however the run ends.
+            `validation` or `metrics`, where there is no noise, after so many steps without a lower
+            loss. The best parameters are restored, bit for bit, however the run ends. An
+            `EarlyStopping` in place of the number remembers over several runs and can be saved.
+        monitor: the metric that patience, a ReduceOnPlateau and `best_loss` go by; None for the
+            validation's loss, without `validation` for the first metric.
+        mode: "min", or "max" if more of what is monitored is better.
+        min_delta: by how much a value must be better to be a new best one, 0 if not given.
         average: "ema" or ("ema", decay) for an exponential moving average of the parameters, decay
             0.999 if not given; "tail" or ("tail", fraction) for the mean over the last part of the
             steps, by default half; or an object of `fastgd.averaging` over these parameters.
             Validation looks at the average, and `result.params` is the average.
-        accumulate: batches whose gradients are averaged for one step, each batch weighing the same.
-            Steps do not mix epochs: the last of an epoch has the batches that are left.
+        accumulate: batches whose gradients are averaged for one step, each weighing as many times as
+            it has samples (as its longest array has rows). Steps do not mix epochs: the last of an
+            epoch has the batches that are left.
         copy: whether to train copies. Beside the parameters and the optimizer's state a run holds up to
             three more arrays of their size: the copy to go back to, the best ones (patience), an average;
             evaluating an average makes one for the time being.
         probe: whether to call value_and_grad again after a few steps (0, 1, 2, 4, 8, … and one in
             200) on the same batch, for `diagnose`. Where there is no noise no calls are needed.
-        record_every: record one step in so many in the history after the first 32; None for every
-            step of models of up to 8,192 elements and one in 31 of larger ones.
-        max_records: bound of the history's length.
-        progress: True for a tqdm progress bar, None for one on runs that last for more than two
-            seconds, if tqdm is installed; where stderr is no terminal there is none.
+        record_every: record the norms of one step in so many in the history after the first 32; None
+            for every step of models of up to 8,192 elements and one in 31 of larger ones. Losses are
+            recorded of every step.
+        max_records: bound of the history's length; of longer runs every second entry is dropped.
+        progress: True for a progress bar on a terminal or in a notebook, if tqdm is installed, elsewhere
+            (a pipe, a log file) a line on stderr every five seconds: with epoch, loss, validation
+            loss and learning rate. None for a bar, but no lines, on runs of more than two seconds.
         seed: of the order of batches made from arrays.
         on_interrupt: what Ctrl-C does: "return" the result so far, whose reason is "interrupted", and log
             a warning; or "raise" the KeyboardInterrupt once everything is put in order, for a sweep.
@@ -170,7 +233,6 @@ def minimize(
     Raises:
         TypeError, ValueError: an argument, or what value_and_grad returned, is not as described;
             names it. Arguments are refused before anything is changed.
-        ImportError: progress=True without tqdm.
 
     Example:
         >>> import numpy as np, fastgd
@@ -202,18 +264,22 @@ def minimize(
     """
     source = batches_of(data, batch_size, integer("seed", seed, 0))
     feed = Feed(source, integer("accumulate", accumulate, 1))
+    bound = _check_tol(tol, feed)
     limits = check_epochs(epochs, source), _optional("steps", steps)
     if limits == (None, None):
-        raise ValueError("give steps" + ("" if source is None else " or epochs"))
+        limits = _default_limits(source, feed, bound)
     given, tree = prepare_params(params, flag("copy", copy))
-    objective = Objective(value_and_grad, tree)
+    objective = Objective(value_and_grad, tree, flag("has_aux", has_aux))
+    watched = make_metrics(metrics)
     rules = Rules(
         steps=limits[1],
         epochs=limits[0],
-        tol=_check_tol(tol, feed),
+        tol=bound,
         validation=make_validation(validation, data, objective),
+        metrics=watched,
+        monitor=_monitor(monitor, watched, validation),
         validation_every=_optional("validation_every", validation_every),
-        patience=_optional("patience", patience),
+        stopping=_stopping(patience, mode, min_delta),
         callback=callback,
         probe=flag("probe", probe),
     )
@@ -221,14 +287,14 @@ def minimize(
     _check_rules(rules, feed, average)
     total = _total_steps(rules, feed)
     bar = make_progress(progress, total)
-    made = make_optimizer(optimizer, given, copy, hyperparameters)
+    made = make_optimizer(optimizer, given, copy, hyperparameters, minimize)
     _warn_of_ends(made, total, rules.epochs, feed)
     loop = Loop(
         objective,
         made,
         tree,
         feed,
-        _history(made, feed, _optional("record_every", record_every), max_records),
+        _history(made, feed, _optional("record_every", record_every), max_records, watched),
         rules,
         make_average(average, tree, total),
         bar,
@@ -247,7 +313,10 @@ def minimize(
         loop.steps_taken,
         objective.calls,
         loop.converged,
+        loop.converged or (bound is None and loop.reason in MESSAGES.keys() - {"interrupted"}),
         loop.reason,
+        None if math.isnan(rules.stopping.best) else rules.stopping.best_step,
+        rules.stopping.best,
         loop.history,
     )
 
@@ -272,15 +341,48 @@ def _check_tol(tol: Any, feed: Feed) -> float | None:
 def _check_rules(rules: Rules, feed: Feed, average: Any) -> None:
     if rules.callback is not None and not callable(rules.callback):
         raise TypeError(f"callback must be a function, got {type(rules.callback).__name__}")
-    if rules.validation is not None:
+    if rules.validates:
         return
     if rules.validation_every is not None:
-        raise ValueError("validation_every needs validation")
-    if rules.patience is not None and (not feed.exact or average is not None):
+        raise ValueError("validation_every needs validation or metrics")
+    if rules.stopping.mode == "max":
+        raise ValueError('mode="max" needs validation or metrics: the loss itself is minimized')
+    if rules.stopping.patience is not None and (not feed.exact or average is not None):
         raise ValueError(
             "patience needs validation, "
             + ("with an average" if feed.exact else "since the loss of a mini-batch is too noisy")
         )
+
+
+def _default_limits(
+    source: Iterable[Any] | None, feed: Feed, tol: float | None
+) -> tuple[int | None, int | None]:
+    """Epochs and steps of a run that was told neither."""
+    if feed.exact:
+        return None, STEPS if tol is None else STEPS_WITH_TOL
+    return (1 if hasattr(source, "__next__") else EPOCHS), None
+
+
+def _monitor(monitor: Any, metrics: Mapping[str, Any], validation: Any) -> str | None:
+    """Which of the metrics is to be judged by, if one is."""
+    if monitor is not None:
+        if not metrics:
+            raise ValueError(f"monitor={monitor!r} needs metrics, of which it names one")
+        return choice("monitor", monitor, metrics)
+    return next(iter(metrics)) if metrics and validation is None else None
+
+
+def _stopping(patience: Any, mode: Any, min_delta: Any) -> EarlyStopping:
+    """What `patience` and its like mean; without patience only the best value is noted."""
+    options = {"mode": mode, "min_delta": min_delta}
+    given = {name: value for name, value in options.items() if value is not None}
+    if not isinstance(patience, EarlyStopping):
+        return EarlyStopping(patience, **given)
+    if given:
+        raise ValueError(
+            f"{', '.join(given)}: an EarlyStopping that is made already has its own; pass them to it"
+        )
+    return patience
 
 
 def _total_steps(rules: Rules, feed: Feed) -> int | None:
@@ -310,7 +412,11 @@ def _warn_of_ends(optimizer: Optimizer, total: int | None, epochs: int | None, f
 
 
 def _history(
-    optimizer: Optimizer, feed: Feed, record_every: int | None, max_records: int
+    optimizer: Optimizer,
+    feed: Feed,
+    record_every: int | None,
+    max_records: int,
+    metrics: Iterable[str],
 ) -> History:
     if record_every is None:
         elements = sum(array.size for array in optimizer.params.values())
@@ -323,4 +429,5 @@ def _history(
         first_step=optimizer.step_count,
         max_records=max_records,
         record_every=record_every,
+        metrics=tuple(metrics),
     )

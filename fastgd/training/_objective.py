@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -22,9 +22,10 @@ class Objective:
 
     Attributes:
         calls: how often it has been called.
+        aux: with has_aux what it returned last besides loss and gradients.
     """
 
-    def __init__(self, value_and_grad: ValueAndGrad, params: Any) -> None:
+    def __init__(self, value_and_grad: ValueAndGrad, params: Any, has_aux: bool = False) -> None:
         if not callable(value_and_grad):
             raise TypeError(
                 "value_and_grad must be a function (params, *batch) -> (loss, grads), got "
@@ -32,7 +33,9 @@ class Objective:
             )
         self._value_and_grad = value_and_grad
         self._params = params
+        self._has_aux = has_aux
         self.calls = 0
+        self.aux: Any = None
 
     def __call__(self, batch: Arguments) -> tuple[float, Any]:
         """Loss and gradients of one batch."""
@@ -50,21 +53,71 @@ class Objective:
                 f"value_and_grad must return (loss, grads), a pair; it returned {_describe(result)}"
             )
         loss, grads = result
+        pair = isinstance(loss, (tuple, list)) and len(loss) == 2
+        if self._has_aux:
+            if not pair:
+                raise TypeError(
+                    "has_aux=True: value_and_grad must return ((loss, aux), grads); instead of the pair "
+                    f"(loss, aux) it returned {_describe(loss)}"
+                )
+            loss, self.aux = loss
+        elif pair:
+            raise TypeError(
+                "the loss that value_and_grad returns must be a single number, got a pair; if it is "
+                "(loss, aux), as of JAX with has_aux=True, pass has_aux=True to minimize too"
+            )
         if type(loss) is not float:
             loss = as_number("the loss that value_and_grad returns", loss, HINT)
         return loss, grads
 
     def mean(self, batches: Sequence[Arguments]) -> tuple[float, Any, float]:
-        """Mean loss of several batches, sum of their gradients, and the factor that makes it a mean."""
+        """Mean loss of several batches, sum of their gradients, and the factor that makes it a mean.
+
+        A batch weighs as many times as it has samples, if not all have as many.
+        """
         loss, grads = self(batches[0])
         if len(batches) == 1:
             return loss, grads, 1.0
-        grads = rebuild(grads, _own)
-        for batch in batches[1:]:
+        auxiliary = [self.aux]
+        first, *others = weights_of(batches)
+        loss *= first
+        grads = rebuild(grads, lambda leaf: _own(leaf, first))
+        for batch, weight in zip(batches[1:], others, strict=True):
             further, more = self(batch)
-            loss += further
-            grads = _add(grads, more, "")
-        return loss / len(batches), grads, 1.0 / len(batches)
+            auxiliary.append(self.aux)
+            loss += weight * further
+            grads = _add(grads, more, weight, "")
+        self.aux = auxiliary if self._has_aux else None
+        total = first + sum(others)
+        return loss / total, grads, 1.0 / total
+
+    def loss(self, batches: Sequence[Arguments]) -> float:
+        """Mean loss alone, weighted likewise."""
+        weights, aux = weights_of(batches), self.aux
+        total = sum(weight * self(batch)[0] for weight, batch in zip(weights, batches, strict=True))
+        self.aux = aux
+        return total / sum(weights)
+
+
+def weights_of(batches: Sequence[Arguments]) -> list[float]:
+    """What each batch weighs in a mean over samples: 1 where all weigh the same."""
+    rows = [samples_of(batch) for batch in batches]
+    return [1.0] * len(rows) if len(set(rows)) == 1 else [float(count) for count in rows]
+
+
+def samples_of(batch: Arguments) -> int:
+    """How many samples a batch has: as long as its longest member is, since the first may be a key or a
+    mask; 1 where nothing has a length.
+    """
+    members = [
+        x for value in batch for x in (value.values() if isinstance(value, Mapping) else [value])
+    ]
+    lengths = [
+        int(x.shape[0]) if getattr(x, "shape", ()) else len(x)
+        for x in members
+        if getattr(x, "shape", ()) or (isinstance(x, Sized) and not hasattr(x, "shape"))
+    ]
+    return max(lengths, default=1)
 
 
 def as_number(what: str, value: Any, hint: str = "") -> float:
@@ -96,37 +149,39 @@ def _describe(value: Any) -> str:
 # --- summing gradients ---
 
 
-def _own(leaf: Any) -> Any:
-    """A copy to add to, in float32 at least; what is no gradient stays so, for `step` to refuse."""
+def _own(leaf: Any, weight: float) -> Any:
+    """A weighted copy to add to, in float32 at least; what is no gradient stays, for `step`."""
     if not (isinstance(leaf, float) or hasattr(leaf, "__array__")):
         return leaf
     array = np.array(leaf, subok=True, order="K")
     if array.dtype.kind == "f" or array.dtype.name == "bfloat16":
-        return array.astype(np.promote_types(array.dtype, np.float32), copy=False)
+        array = array.astype(np.promote_types(array.dtype, np.float32), copy=False)
+        if weight != 1.0:
+            array *= weight
     return array
 
 
-def _add(total: Any, grads: Any, path: str) -> Any:
-    """Add gradients to a sum of the same structure, in place; None adds nothing."""
+def _add(total: Any, grads: Any, weight: float, path: str) -> Any:
+    """Add weighted gradients to a sum of the same structure, in place; None adds nothing."""
     if grads is None:
         return total
     if total is None:
-        return rebuild(grads, _own)
+        return rebuild(grads, lambda leaf: _own(leaf, weight))
     if isinstance(total, dict):
         if not isinstance(grads, dict) or grads.keys() != total.keys():
             raise _differs(path, total, grads)
-        return {key: _add(part, grads[key], f"{path}/{key}") for key, part in total.items()}
+        return {key: _add(part, grads[key], weight, f"{path}/{key}") for key, part in total.items()}
     if isinstance(total, (list, tuple)):
         if not isinstance(grads, (list, tuple)) or len(grads) != len(total):
             raise _differs(path, total, grads)
         parts = zip(total, grads, strict=True)
-        return [_add(part, more, f"{path}/{i}") for i, (part, more) in enumerate(parts)]
+        return [_add(part, more, weight, f"{path}/{i}") for i, (part, more) in enumerate(parts)]
     if not isinstance(total, np.ndarray):
         return total  # which `step` will refuse
     more = np.asarray(grads)
     if more.shape != total.shape:
         raise _differs(path, total, more)
-    total += more
+    total += more if weight == 1.0 else more * total.dtype.type(weight)
     return total
 
 

@@ -1,10 +1,9 @@
-"""What watches a run of `minimize`, each for one purpose: the way back, the best so far, probes."""
+"""What watches a run of `minimize`: the way back from a loss that is not finite, and probes."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -26,59 +25,18 @@ class Guard:
 
     def __init__(self, arrays: Sequence[Array], step: int) -> None:
         self.step, self.loss = step, math.nan
-        self._snapshot = Snapshot(arrays)
+        self._arrays, self._snapshot = arrays, Snapshot()
         small = sum(a.size for a in arrays) <= SMALL_ELEMENTS and len(arrays) <= SMALL_ARRAYS
         self._every = 1 if small else GUARD_EVERY
 
     def see(self, attempt: int, step: int, loss: float) -> None:
         """Before a step: make a copy where one is due."""
         if attempt % self._every == 0:
-            self._snapshot.save()
+            self._snapshot.save(self._arrays)
             self.step, self.loss = step, loss
 
     def restore(self) -> None:
-        self._snapshot.restore()
-
-
-class Best:
-    """The parameters with the lowest loss so far, for early stopping.
-
-    Attributes:
-        found: whether there are any.
-        loss: the loss that the run reports for them.
-        params: a candidate that is not the live parameters, such as an average.
-    """
-
-    def __init__(self, arrays: Sequence[Array], patience: int | None) -> None:
-        self.loss: float | None = None
-        self.params: Any = None
-        self._snapshot, self._patience = Snapshot(arrays), patience
-        self._metric, self._worse = math.inf, 0
-
-    @property
-    def found(self) -> bool:
-        return self._metric < math.inf
-
-    def gives_up(self, metric: float, loss: float | None, candidate: Any) -> bool:
-        """Note a loss to be judged by; whether too many in a row were not better than the best.
-
-        Args:
-            metric: the loss to be judged by.
-            loss: to be reported if it is the best.
-            candidate: parameters that are not the live ones, else None.
-        """
-        assert self._patience is not None
-        if metric < self._metric:
-            if candidate is None:
-                self._snapshot.save()
-            self.params = candidate
-            self._metric, self._worse, self.loss = metric, 0, loss
-            return False
-        self._worse += 1
-        return self._worse >= self._patience
-
-    def restore(self) -> None:
-        self._snapshot.restore()
+        self._snapshot.restore(self._arrays)
 
 
 class Prober:

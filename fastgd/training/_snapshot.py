@@ -14,26 +14,31 @@ T = TypeVar("T")
 
 
 class Snapshot:
-    """A copy of arrays to go back to. An interruption while it is made leaves the one before."""
+    """Copies of arrays to go back to. An interruption while they are made leaves those before.
 
-    def __init__(self, arrays: Sequence[Array]) -> None:
-        self._arrays = arrays
-        self._copies: list[Array] | None = None
+    Attributes:
+        copies: None before there are any.
+    """
+
+    def __init__(self, copies: list[Array] | None = None) -> None:
+        self.copies = copies
         self._spare: list[Array] | None = None
 
-    def save(self) -> None:
-        spare = self._spare or [np.empty_like(array) for array in self._arrays]
-        for copy, array in zip(spare, self._arrays, strict=True):
+    def save(self, arrays: Sequence[Array]) -> None:
+        """Of the same shapes as before."""
+        spare = self._spare or [np.empty_like(array) for array in arrays]
+        for copy, array in zip(spare, arrays, strict=True):
             np.copyto(copy, array)
-        self._copies, self._spare = spare, self._copies
+        self.copies, self._spare = spare, self.copies
 
-    def restore(self) -> None:
-        """Go back, whatever signals come."""
-        _engine.uninterrupted(self._copy_back)
+    def restore(self, arrays: Sequence[Array]) -> None:
+        """Copy them back, whatever signals come; nothing if there are none."""
 
-    def _copy_back(self) -> None:
-        for copy, array in zip(self._copies or (), self._arrays, strict=False):
-            np.copyto(array, copy)
+        def copy_back() -> None:
+            for copy, array in zip(self.copies or (), arrays, strict=False):
+                np.copyto(array, copy)
+
+        _engine.uninterrupted(copy_back)
 
 
 def restored(arrays: Sequence[Array], body: Callable[[], T]) -> T:

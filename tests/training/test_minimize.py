@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -326,3 +327,108 @@ def test_the_training_arrays_may_validate() -> None:
 def test_a_callback_ends_the_run_with_any_true(verdict: Any) -> None:
     result = minimize(lambda w: (1.0, np.zeros(1)), np.ones(1), steps=5, callback=lambda _: verdict)
     assert (result.nit, result.reason) == (1, "callback")
+
+
+def test_how_long_a_run_is_that_nobody_has_said_the_length_of() -> None:
+    def slow(w: Any, *batch: Any) -> Any:
+        return 1.0, np.ones_like(w)
+
+    assert minimize(slow, np.ones(2)).nit == 1_000
+    assert minimize(slow, np.ones(2), tol=1e-30).nit == 10_000
+    assert minimize(slow, np.ones(2), data=(X, Y)).nit == 1_000
+    result = minimize(slow, np.ones(2), data=(X, Y), batch_size=10)
+    assert (result.nit, result.reason) == (10 * (len(X) // 10), "epochs")
+    result = minimize(slow, np.ones(2), data=iter([(X, Y)] * 3))
+    assert (result.nit, result.reason) == (3, "epochs")
+
+
+def test_scipys_names() -> None:
+    x = np.array([3.0, 4.0])
+    result = minimize(lambda x: (float(x @ x), 2 * x), x, optimizer="sgd", lr=0.25, tol=1e-6)
+    assert result.x is result.params is x
+    assert result.fun == result.loss
+    assert result.success
+    assert result.message == "The norm of the gradient is at most tol."
+    result = minimize(lambda x: (float(x @ x), 2 * x), x, tol=1e-300, steps=2)
+    assert not result.success
+    assert result.message == "All steps were taken."
+    result = minimize(lambda x: (np.nan, x + 0), x, steps=2)
+    assert not result.success
+    assert result.message == result.reason
+
+
+def test_what_a_callback_is_told() -> None:
+    seen = []
+
+    def callback(info: Any) -> None:
+        seen.append((info.step, info.epoch, info.lr, info.grad_norm, info.aux))
+
+    minimize(
+        lambda w, x: ((1.0, {"rows": len(x)}), np.array([3.0, 4.0])),
+        np.zeros(2),
+        data=(np.ones(3),),
+        batch_size=2,
+        epochs=2,
+        has_aux=True,
+        optimizer="sgd",
+        lr=lambda step: 0.5**step,
+        callback=callback,
+    )
+    aux = [{"rows": 2}, {"rows": 1}] * 2
+    expected = zip(range(1, 5), [0, 0, 1, 1], [1, 0.5, 0.25, 0.125], [5.0] * 4, aux, strict=True)
+    assert seen == list(expected)
+
+
+def test_auxiliary_values_of_accumulated_batches() -> None:
+    seen = []
+    minimize(
+        lambda w, x: ((1.0, x.tolist()), w), np.zeros(1), data=(np.arange(4.0),), batch_size=1,
+        accumulate=2, epochs=1, has_aux=True, callback=lambda info: seen.append(sorted(info.aux)),
+    )  # fmt: skip
+    assert sorted(x for aux in seen for x in aux) == [[0.0], [1.0], [2.0], [3.0]]
+    assert [len(aux) for aux in seen] == [2, 2]
+
+
+@pytest.mark.parametrize("clip_norm", [None, 1.0])
+def test_the_norm_that_a_callback_is_told_is_of_the_mean(clip_norm: float | None) -> None:
+    seen = []
+    minimize(
+        lambda w, x: (0.0, 3.0 * np.ones(1)), np.zeros(1), data=(np.arange(4.0),), batch_size=1,
+        accumulate=2, epochs=1, clip_norm=clip_norm,
+        callback=lambda info: seen.append(info.grad_norm),
+    )  # fmt: skip
+    assert seen == [3.0, 3.0]
+
+
+@pytest.mark.parametrize("has_aux", [False, True])
+def test_auxiliary_values_that_were_not_announced(has_aux: bool) -> None:
+    def function(w: Any) -> Any:
+        return (0.0 if has_aux else (0.0, "aux")), w
+
+    with pytest.raises(TypeError, match="has_aux=True"):
+        minimize(function, np.ones(1), steps=1, has_aux=has_aux)
+
+
+def test_accumulated_batches_weigh_as_many_times_as_they_have_samples() -> None:
+    """However they are cut, one step over all of them is the step of the whole."""
+    batches = [(X[:3], Y[:3]), (X[3:4], Y[3:4]), (X[4:], Y[4:])]
+    whole, parts = zeros(), zeros()
+    options: Any = {"optimizer": "sgd", "lr": 0.1, "epochs": 1}
+    one = minimize(regression, whole, data=[(X, Y)], **options)
+    other = minimize(regression, parts, data=batches, accumulate=3, **options)
+    for name, array in whole.items():
+        np.testing.assert_allclose(parts[name], array, rtol=1e-13)
+    assert other.nit == 1
+    np.testing.assert_allclose(other.loss, one.loss, rtol=1e-13)
+
+
+def test_every_hyperparameter_of_minimize_is_named_for_type_checkers() -> None:
+    from fastgd.training._hyperparameters import Hyperparameters
+
+    known = {
+        name
+        for kind in fastgd.optimizers.all_optimizers().values()
+        for name in inspect.signature(kind).parameters
+        if name != "params"
+    }
+    assert known == set(Hyperparameters.__annotations__)

@@ -46,30 +46,58 @@ def progress_text(monkeypatch: pytest.MonkeyPatch, is_terminal: bool, progress: 
     return terminal.text
 
 
+def clock(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Let so many seconds pass between two looks at the clock."""
+    times = iter(np.arange(1000) * seconds)
+    monkeypatch.setattr("fastgd.training._progress.time.monotonic", lambda: next(times))
+
+
 def test_progress_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("tqdm")
-    assert "12/12" in progress_text(monkeypatch, True, True)
-    assert "loss" in progress_text(monkeypatch, True, True)
-    for is_terminal, progress in [(False, True), (False, None), (True, False)]:
+    text = progress_text(monkeypatch, True, True)
+    for part in ("12/12", "loss ", "epoch 3/3", "lr 0.001"):
+        assert part in text
+    for is_terminal, progress in [(False, None), (True, False), (False, False)]:
         assert progress_text(monkeypatch, is_terminal, progress) == ""
 
 
 def test_a_bar_appears_on_long_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("tqdm")
-    seconds = iter(np.arange(1000) * 0.25)
-    monkeypatch.setattr("fastgd.training._progress.time.monotonic", lambda: next(seconds))
+    clock(monkeypatch, 0.25)
     assert "12/12" in progress_text(monkeypatch, True, None)
-    monkeypatch.setattr("fastgd.training._progress.time.monotonic", lambda: 0.0)
+    clock(monkeypatch, 0.0)
     assert progress_text(monkeypatch, True, None) == ""
+
+
+def test_lines_where_nobody_looks_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a pipe or a log file: one every five seconds, without any carriage return, and the last."""
+    clock(monkeypatch, 1.0)
+    text = progress_text(monkeypatch, False, True)
+    assert "\r" not in text
+    lines = text.splitlines()
+    assert [line.split(",")[0] for line in lines] == [
+        "step 5/12 (42%)",
+        "step 10/12 (83%)",
+        "step 12/12 (100%)",
+    ]
+    assert lines[0].startswith("step 5/12 (42%), epoch 1/3, loss ")
+    assert "lr 0.001" in lines[0]
+
+
+def test_a_line_has_the_validation(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal(False)
+    monkeypatch.setattr(sys, "stderr", terminal)
+    minimize(regression, zeros(), data=(X, Y), batch_size=10, epochs=3, progress=True,
+             validation=lambda w: 0.625)  # fmt: skip
+    assert "validation 0.625" in terminal.text
 
 
 @pytest.mark.parametrize("is_terminal", [False, True])
 def test_progress_without_tqdm(monkeypatch: pytest.MonkeyPatch, is_terminal: bool) -> None:
+    """Lines, where progress was asked for."""
     monkeypatch.setitem(sys.modules, "tqdm", None)
-    with pytest.raises(ImportError, match=r"fastgd\[progress\]"):
-        progress_text(monkeypatch, is_terminal, True)
-    seconds = iter(np.arange(1000) * 0.25)
-    monkeypatch.setattr("fastgd.training._progress.time.monotonic", lambda: next(seconds))
+    assert progress_text(monkeypatch, is_terminal, True).startswith("step 12/12")
+    clock(monkeypatch, 0.25)
     assert progress_text(monkeypatch, is_terminal, None) == ""
 
 
@@ -78,8 +106,7 @@ def test_tqdm_is_imported_only_for_a_bar(
     monkeypatch: pytest.MonkeyPatch, is_terminal: bool, seconds: float
 ) -> None:
     """Not where nobody would see it, nor for a run of no time."""
-    clock = iter(np.arange(1000) * seconds)
-    monkeypatch.setattr("fastgd.training._progress.time.monotonic", lambda: next(clock))
+    clock(monkeypatch, seconds)
     monkeypatch.delitem(sys.modules, "tqdm", raising=False)
     progress_text(monkeypatch, is_terminal, None)
     assert "tqdm" not in sys.modules
