@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from fastgd._arguments import suggestion
 from fastgd._config import num_threads, set_num_threads, show_config
 from fastgd._engine import get_num_threads
 from fastgd.clipping import clip_grad_norm_, clip_grad_value_, global_norm
@@ -12,7 +13,7 @@ from fastgd.optimizers import *  # noqa: F403  their names stand there once
 from fastgd.optimizers import __all__ as _optimizers
 
 if TYPE_CHECKING:
-    from fastgd import averaging, initializers, plot, schedules
+    from fastgd import adapters, averaging, initializers, plot, schedules
     from fastgd.checkpoint import Checkpoint, CheckpointError, load, save
     from fastgd.diagnostics import Diagnosis, diagnose
     from fastgd.history import History
@@ -42,6 +43,7 @@ __all__ = [
     "Result",
     "StepInfo",
     "__version__",
+    "adapters",
     "averaging",
     "check_gradient",
     "clip_grad_norm_",
@@ -75,6 +77,7 @@ _MODULES = {
     "MiniBatches": "sampling",
     "Result": "training",
     "StepInfo": "training",
+    "adapters": "adapters",
     "averaging": "averaging",
     "check_gradient": "training",
     "diagnose": "diagnostics",
@@ -88,13 +91,16 @@ _MODULES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module 'fastgd' has no attribute {name!r}")
-    module = import_module(f"fastgd.{_MODULES[name]}")
-    value = module if name == _MODULES[name] else getattr(module, name)
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # or every name would be one to a type checker
+
+    def __getattr__(name: str) -> Any:
+        if name not in _MODULES:
+            hint = suggestion(name, __all__)
+            raise AttributeError(f"module 'fastgd' has no attribute {name!r}{hint}")
+        module = import_module(f"fastgd.{_MODULES[name]}")
+        value = module if name == _MODULES[name] else getattr(module, name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

@@ -1,4 +1,4 @@
-"""The command line: python -m fastgd demo | config."""
+"""The command line: fastgd demo | bench | config, or python -m fastgd …"""
 
 from __future__ import annotations
 
@@ -11,10 +11,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+import numpy as np
+
 import fastgd
 from fastgd.demo import DemoError, optional
 
 PROGRAM = "python -m fastgd"
+SHAPES = "784x256,256,256x256,256,256x10,10"
+BENCHED = ("SGD", "Adam", "AdamW", "Adagrad", "RMSprop")
 DEMO = """\
 Trains a small multi-layer perceptron, its gradients written in plain NumPy, with batch, stochastic
 and mini-batch gradient descent, then with the five optimizers, and prints one table. NumPy's matrix
@@ -43,9 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         fastgd.show_config()
         return 0
     try:
-        _demo(options)
-    except DemoError as error:
-        print(f"{PROGRAM} demo: {error}", file=sys.stderr)
+        (_demo if options.command == "demo" else _bench)(options)
+    except (DemoError, fastgd.CheckpointError, OSError) as error:
+        print(f"{PROGRAM} {options.command}: {error}", file=sys.stderr)
         return 2
     return 0
 
@@ -53,9 +57,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog=PROGRAM, description="Gradient descent for NumPy.", allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"fastgd {fastgd.__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="demo | config")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="demo | bench | config")
     commands.add_parser(
         "config", help="print what was built, and the threads in use", allow_abbrev=False
+    )
+    bench = commands.add_parser(
+        "bench",
+        help="time steps over arrays of your shapes against PyTorch and the memory's bound",
+        allow_abbrev=False,
+    )
+    bench.add_argument(
+        "--shapes",
+        type=_shapes,
+        default=_shapes(SHAPES),
+        metavar="A,BxC,…",
+        help=f"of the arrays (default {SHAPES})",
+    )
+    bench.add_argument(
+        "--checkpoint", type=Path, metavar="FILE", help="take the shapes of the parameters in it"
+    )
+    bench.add_argument(
+        "--optimizer",
+        type=_optimizer,
+        action="append",
+        metavar="NAME",
+        help="one of fastgd.optimizers in any case; may be repeated (default: SGD, Adam, AdamW, Adagrad "
+        "and RMSprop)",
+    )
+    bench.add_argument("--dtype", choices=["float32", "float64"], default="float32")
+    bench.add_argument(
+        "--threads", type=_threads, metavar="N", help="of the steps (default: all that there are)"
     )
     demo = commands.add_parser(
         "demo",
@@ -105,6 +136,24 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _bench(options: argparse.Namespace) -> None:
+    """Measure, and print the table."""
+    from fastgd._bench import report
+
+    shapes = options.shapes
+    if options.checkpoint is not None:
+        parameters = fastgd.load(options.checkpoint).parameters
+        shapes = [array.shape for array in parameters.values()]
+    kinds = options.optimizer or [fastgd.optimizers.find(name) for name in BENCHED]
+    for kind in kinds:
+        for i, shape in enumerate(shapes):
+            try:
+                kind.check_array(str(i), np.empty(shape), kind.declaration.defaults)
+            except ValueError as error:
+                raise DemoError(f"{kind.__name__}: {error}") from None
+    print(report(kinds, shapes, options.dtype, options.threads or fastgd.get_num_threads()))
+
+
 def _demo(options: argparse.Namespace) -> None:
     """Train everything, print the report and write the picture."""
     from fastgd.demo import data, picture, runs, table
@@ -145,6 +194,16 @@ def _demo(options: argparse.Namespace) -> None:
         picture.write(options.plot, dataset, outcomes)
 
 
+def _shapes(text: str) -> list[tuple[int, ...]]:
+    try:
+        shapes = [tuple(int(n) for n in part.split("x")) for part in text.split(",")]
+    except ValueError:
+        shapes = [(0,)]
+    if any(n < 1 for shape in shapes for n in shape):
+        raise argparse.ArgumentTypeError(f"must be sizes such as 784x256,256, got {text!r}")
+    return shapes
+
+
 def _optimizer(text: str) -> type[fastgd.Optimizer]:
     try:
         return fastgd.optimizers.find(text)
@@ -181,7 +240,12 @@ def _whole(text: str, low: int, high: int | None = None) -> int:
     return value
 
 
-if __name__ == "__main__":
+def run() -> NoReturn:
+    """The program: the exit status is 130 after Ctrl-C."""
     with contextlib.suppress(KeyboardInterrupt):
         sys.exit(main())
     sys.exit(130)
+
+
+if __name__ == "__main__":
+    run()

@@ -111,7 +111,7 @@ def suggestion(
     by_lower = {other.lower(): other for other in known}
     lower = str(name).lower()
     same = (other_names or {}).get(lower)
-    close = [same] if same in by_lower else difflib.get_close_matches(lower, by_lower, 1, 0.6)
+    close = [same] if same in by_lower else difflib.get_close_matches(lower, by_lower, 1, 0.65)
     return f"; did you mean {by_lower[close[0]]!r}?" if close else ""
 
 

@@ -18,6 +18,11 @@ def set_num_threads(n: int | None) -> None:
             affinity and the cgroup's CPU quota allow, or one where that turns out to be faster,
             such as beside another library's busy threads. Results do not depend on it.
 
+    The number is kept by a child that `os.fork` makes (multiprocessing's "fork", a preloading server),
+    but there each step runs on one thread, whatever the number, and `get_num_threads` says 1: OpenMP's
+    threads do not survive a fork. A process made by "spawn" or "forkserver" begins with the default and
+    has its own threads; several at once share the cores, so give each its part.
+
     Raises:
         TypeError: `n` is not an integer.
         ValueError: `n` is not in 1 … 4096.

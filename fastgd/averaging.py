@@ -17,6 +17,8 @@ from fastgd._arguments import integer, number
 from fastgd._arrays.layout import Layout, flat_view
 from fastgd._arrays.tree import Array, check_parameter, flatten, rebuild
 
+__all__ = ["Average", "ExponentialAverage", "TailAverage"]
+
 Floats: TypeAlias = NDArray[np.float64]
 
 BLOCK = 8192  # elements at a time, so that all of an update but reading stays in the cache
@@ -225,3 +227,7 @@ def _move(mean: Floats, flat: Array, weight: float, scratch: Floats) -> None:
         np.subtract(flat[low : low + BLOCK], part, out=change)
         change *= weight
         part += change
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -16,6 +16,8 @@ from fastgd import _engine
 from fastgd._arguments import number
 from fastgd._arrays.tree import Array, flatten
 
+__all__ = ["clip_grad_norm_", "clip_grad_value_", "global_norm"]
+
 FLOATS = (np.float16, np.float32, np.float64)  # besides bfloat16
 
 
@@ -145,8 +147,8 @@ def _writeable(grads: Any) -> list[tuple[str, Array]]:
             or not (leaf.dtype in FLOATS or leaf.dtype.name == "bfloat16")
         ):
             raise TypeError(
-                f"gradient {name!r} must be an array of float16, float32, float64 or bfloat16 in "
-                "native byte order to be clipped in place"
+                f"gradient {name!r} must be a NumPy array of float16, float32, float64 or bfloat16 in "
+                f"native byte order to be clipped in place, got {_described(leaf)}"
             )
         if not leaf.flags.writeable:
             raise ValueError(
@@ -154,6 +156,15 @@ def _writeable(grads: Any) -> list[tuple[str, Array]]:
             )
     _check_disjoint(named)
     return named
+
+
+def _described(leaf: Any) -> str:
+    kind = f"{type(leaf).__module__}.{type(leaf).__qualname__}"
+    if isinstance(leaf, np.ndarray):
+        return f"{kind} of dtype {leaf.dtype.str}"
+    if kind.startswith("torch."):
+        return f"{kind}; pass p.grad.numpy(), which shares its memory"
+    return f"{kind}; pass numpy.asarray(…) of it"
 
 
 def _check_disjoint(named: list[tuple[str, Array]]) -> None:
@@ -180,3 +191,7 @@ def _share_elements(first: Array, second: Array) -> bool:
         return np.shares_memory(first, second, max_work=10_000)  # type: ignore[arg-type]
     except np.exceptions.TooHardError:  # contrived strides
         return False
+
+
+def __dir__() -> list[str]:
+    return __all__

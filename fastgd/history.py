@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from fastgd._arguments import integer, suggestion
 
+__all__ = ["EpochMeans", "History"]
+
 if TYPE_CHECKING:
     import pandas
 
@@ -459,3 +461,7 @@ def _total(sums: Floats) -> Floats:
 def _root(squares: Floats) -> Floats:
     root: Floats = np.sqrt(squares)
     return root
+
+
+def __dir__() -> list[str]:
+    return __all__

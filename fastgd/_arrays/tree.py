@@ -114,10 +114,21 @@ def check_kind(name: str, array: Any) -> None:
             f"{type(array).__module__}.{type(array).__qualname__}{_hint(array)}"
         )
     if array.dtype not in (np.float32, np.float64) or not array.dtype.isnative:
+        kind = "struct" if array.dtype.names is not None else array.dtype.str
         raise TypeError(
-            f"parameter {name!r} has dtype {array.dtype.str if array.dtype.names is None else 'struct'}"
-            f"; expected native float32 or float64: convert it with .astype(np.float32)"
+            f"parameter {name!r} has dtype {kind}; expected native float32 or float64: "
+            f"{_dtype_hint(array.dtype)}"
         )
+
+
+def _dtype_hint(dtype: np.dtype[Any]) -> str:
+    if dtype.kind == "c":
+        return (
+            "train the real and the imaginary parts as arrays of their own, z.real.copy() and "
+            "z.imag.copy(); a cast would lose the imaginary part"
+        )
+    exact = dtype.kind in "biu" or dtype == np.float64
+    return f"convert it with .astype(np.{'float64' if exact else 'float32'})"
 
 
 def _hint(value: Any) -> str:
@@ -128,11 +139,16 @@ def _hint(value: Any) -> str:
         return "; of a dataclass pass vars(value), which holds the same arrays"
     if isinstance(value, Mapping):
         return "; pass dict(value), which holds the same arrays"
-    if type(value).__module__.partition(".")[0] == "torch" or inspect.isgenerator(value):
-        return (
-            "; of a PyTorch model pass {name: p.detach().numpy() for name, p in "
-            "model.named_parameters()}, which shares its memory"
-        )
+    torch = (
+        "of a PyTorch model pass {name: p.detach().numpy() for name, p in model.named_parameters()}, "
+        "which shares its memory"
+    )
+    if type(value).__module__.partition(".")[0] == "torch":
+        return f"; {torch}"
+    if inspect.isgenerator(value):
+        return f"; pass list(value) of arrays or groups; {torch}"
+    if inspect.isroutine(value):
+        return "; the function comes before the parameters"
     if isinstance(value, (int, float, complex)):
         return "; pass numpy.array([…], float) of the numbers"
     if isinstance(value, (Iterable, Sized)):
@@ -165,3 +181,22 @@ def is_groups(params: Any) -> bool:
         and len(params) > 0
         and all(isinstance(group, dict) and "params" in group for group in params)
     )
+
+
+def check_groups(params: Any, options: Iterable[str]) -> None:
+    """Refuse a list of dicts that has some of the options of groups, but not the arrays of each.
+
+    Raises: TypeError naming the group.
+    """
+    if not isinstance(params, (list, tuple)) or is_groups(params):
+        return
+    for i, group in enumerate(params):
+        if isinstance(group, dict) and "params" not in group:
+            found = [
+                key for key in options if key in group and not isinstance(group[key], np.ndarray)
+            ]
+            if found or any(isinstance(other, dict) and "params" in other for other in params):
+                raise TypeError(
+                    f'group {i} has {", ".join(map(repr, group))}, but no "params": a parameter group is '
+                    'a dict {"params": arrays, …}'
+                )

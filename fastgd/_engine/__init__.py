@@ -27,10 +27,21 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+from pathlib import Path
 from typing import Any
 
-from fastgd._engine import _binding
-from fastgd._engine._binding import Binding, as_array, chunk
+try:
+    from fastgd._engine import _binding
+except ImportError as error:
+    root = Path(__file__).parents[2]
+    if (root / "setup.py").is_file():
+        raise ImportError(
+            f"fastgd was imported from its source folder {root}, where its engine has not been built; the "
+            "folder hides an installed fastgd. Start Python in another directory, or build the engine "
+            'here: pip install -e "."'
+        ) from error
+    raise
+from fastgd._engine._binding import Binding, as_array, chunk, only_tree
 from fastgd._engine._gate import Gate, ensure, read_together, together, uninterrupted
 from fastgd._engine._gather import gather_rows
 from fastgd._engine._plan import Plan, most_numbers, step
@@ -56,6 +67,7 @@ __all__ = [
     "has_fma",
     "isa",
     "most_numbers",
+    "only_tree",
     "openmp_version",
     "read_together",
     "rules",

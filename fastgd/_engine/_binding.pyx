@@ -53,6 +53,15 @@ cdef const Kernels* active() noexcept:
     return kernels
 
 
+cpdef object only_tree(object spec, object grads):
+    """The gradients of the only group, which may be a list of that group's tree."""
+    if type(grads) is not list and type(grads) is not tuple or len(grads) != 1:
+        return grads
+    if spec is not None and (<tuple> spec)[0] is None and len((<tuple> spec)[1]) == 1:
+        return grads  # of a list of one array
+    return grads[0]
+
+
 cdef class Binding:
     """Arrays cut into chunks, and gradients of the same structure bound to them.
 
@@ -152,7 +161,7 @@ cdef class Binding:
         """
         cdef Py_ssize_t leaf = 0, group
         if self.group_count == 1:
-            self.walk(self.specs[0], grads, 0)
+            self.walk(self.specs[0], only_tree(self.specs[0], grads), 0)
             return 0
         if not isinstance(grads, (list, tuple)) or len(grads) != self.group_count:
             raise ValueError(

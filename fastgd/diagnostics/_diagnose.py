@@ -38,9 +38,9 @@ RULES = (
 CONVERGED = 1e-3
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Diagnosis:
-    """What `diagnose` found; print it to read it.
+    """What `diagnose` found; its repr is to be read.
 
     Attributes:
         verdict: a code, see `diagnose`.
@@ -60,7 +60,7 @@ class Diagnosis:
     stable_lr_confidence: str
     findings: list[Finding]
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         lines = [f"{self.verdict}: {self.summary}"]
         lines += [_bullet("-", text) for text in self.evidence]
         if self.advice:

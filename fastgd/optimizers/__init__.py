@@ -76,3 +76,7 @@ __all__ = [
     "Signum",
     "Yogi",
 ]
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "all_optimizers", "find"]

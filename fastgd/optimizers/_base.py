@@ -13,7 +13,7 @@ import numpy as np
 
 from fastgd import _engine
 from fastgd._arguments import number, suggestion
-from fastgd._arrays.tree import Array, is_groups
+from fastgd._arrays.tree import Array, check_groups, is_groups
 from fastgd.optimizers import _registry, _state_dict
 from fastgd.optimizers._average import is_evaluating, move
 from fastgd.optimizers._declaration import OTHER_NAMES, STEP_OPTIONS, Declaration
@@ -112,6 +112,7 @@ class Optimizer(GroupedParameters):
         self._gate = _engine.Gate()
         self._bound = Bound(None, (), (), StepOptions.checked(**options))  # type: ignore[arg-type]
         self._defaults = self.declaration.checked(defaults)
+        check_groups(params, self._defaults)
         self._extend(params if is_groups(params) else [{"params": params}])
 
     # --- the step ---
@@ -125,8 +126,9 @@ class Optimizer(GroupedParameters):
 
         Args:
             grads: the structure of the parameters (for several groups: a list with one tree for
-                each; for one group its tree), each leaf an array of its parameter's shape. None
-                skips a parameter, or a whole container, and leaves its state and its step count alone.
+                each; for one group its tree, or a list of that), each leaf an array of its parameter's
+                shape. None skips a parameter, or a whole container, and leaves its state and its step
+                count alone.
             grad_scale: multiplies every gradient before anything else, for example the inverse of a
                 loss scale or of the number of accumulated batches.
             loss: the value whose gradients these are, for an optimizer that needs it (`PolyakSGD`);
@@ -262,6 +264,8 @@ class Optimizer(GroupedParameters):
 
         def __getattr__(self, name: str) -> NoReturn:
             hint = ""
+            if name == "zero_grad":
+                hint = "; gradients are given to step(grads), so there are none to set to zero"
             if hasattr(type(self), "declaration") and name in self.declaration.checks:
                 hint = f"; a hyperparameter is in the parameter groups: param_groups[0][{name!r}]"
             raise AttributeError(f"{type(self).__name__} has no attribute {name!r}{hint}")
@@ -313,15 +317,17 @@ class Optimizer(GroupedParameters):
         }
 
     def __repr__(self) -> str:
-        groups = []
-        for settings, members in zip(self._bound.groups, self._bound.members, strict=True):
+        """The options in the first line, then one for each group."""
+        options = ", ".join(f"{key}={value!r}" for key, value in self.options.items())
+        lines = [f"{type(self).__name__}: {self.step_count} steps taken, {options}"]
+        groups = zip(self._bound.groups, self._bound.members, strict=True)
+        for i, (settings, members) in enumerate(groups):
             values = ", ".join(f"{key}={value!r}" for key, value in settings.values.items())
             kind = "" if settings.kind is type(self) else f"{settings.kind.__name__}, "
-            count = f"{len(members.params)} array{'s' if len(members.params) != 1 else ''}"
-            groups.append(f"{{{kind}{count}, {values}}}")
-        options = ", ".join(f"{key}={value!r}" for key, value in self.options.items())
-        inner = f"step_count={self.step_count}, groups=[{', '.join(groups)}], {options}"
-        return f"{type(self).__name__}({inner})"
+            count, elements = len(members.params), sum(a.size for a in members.params)
+            arrays = f"{count} array{'s' * (count != 1)} of {elements:,} elements"
+            lines.append(f"  group {i}: {kind}{arrays}, {values}")
+        return "\n".join(lines)
 
     def __reduce__(self) -> Any:
         """With its arrays, whose copies belong to the copy: `copy.deepcopy((params, optimizer))`."""

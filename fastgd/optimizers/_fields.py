@@ -7,8 +7,9 @@ may instead be a schedule, a function of the step count; its values pass the sam
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal, TypeAlias, TypedDict
 
 from fastgd._arguments import flag, number
@@ -20,10 +21,38 @@ Number: TypeAlias = float | Callable[[int], float]  # or a schedule
 SCHEDULE = " or a function of the step"  # what else a number may be
 
 
+def _schedule(name: str, value: Any) -> Any:
+    """A function that can be called with the step; one that makes schedules is not meant.
+
+    Raises: TypeError naming the hyperparameter.
+    """
+    if isinstance(value, type):
+        raise TypeError(f"{name} must be a number{SCHEDULE}, got the class {value.__name__}")
+    try:
+        signature = inspect.signature(value)
+    except (TypeError, ValueError):  # such as of a ufunc: a step will tell
+        return value
+    made = getattr(signature.return_annotation, "__name__", "") == "Schedule"
+    try:
+        signature.bind(0)
+    except TypeError as error:
+        problem = str(error)
+    else:
+        if not made:
+            return value
+        problem = "it makes schedules"
+    call = getattr(value, "__name__", repr(value))
+    fix = f"{call}(…)" if made else "lambda step: …"
+    raise TypeError(
+        f"{name} must be a number{SCHEDULE}: {call} cannot be called with the step alone ({problem}); "
+        f"pass {fix}"
+    )
+
+
 def real(name: str, value: Any) -> Any:
     """A finite number as a float, or a schedule as it is."""
     if callable(value):
-        return value
+        return _schedule(name, value)
     return number(name, value, -math.inf, bounds="()", also=SCHEDULE)
 
 
@@ -31,19 +60,33 @@ def nonnegative(name: str, value: Any) -> Any:
     """A finite number of at least 0, or a schedule."""
     if type(value) is float and 0.0 <= value < math.inf:  # a schedule's, on the way of every step
         return value
-    return value if callable(value) else number(name, value, also=SCHEDULE)
+    return _schedule(name, value) if callable(value) else number(name, value, also=SCHEDULE)
 
 
 def fraction(name: str, value: Any) -> Any:
     """A number in [0, 1), or a schedule."""
     if type(value) is float and 0.0 <= value < 1.0:  # as in nonnegative
         return value
-    return value if callable(value) else number(name, value, 0.0, 1.0, also=SCHEDULE)
+    return (
+        _schedule(name, value) if callable(value) else number(name, value, 0.0, 1.0, also=SCHEDULE)
+    )
 
 
 def fraction_up_to_one(name: str, value: Any) -> Any:
     """A number in [0, 1], or a schedule."""
-    return value if callable(value) else number(name, value, 0.0, 1.0, "[]", also=SCHEDULE)
+    return (
+        _schedule(name, value)
+        if callable(value)
+        else number(name, value, 0.0, 1.0, "[]", also=SCHEDULE)
+    )
+
+
+def _members(name: str, value: Any, expected: str) -> tuple[Any, ...]:
+    """Of a sequence or an array of one dimension."""
+    is_text = isinstance(value, (str, bytes, bytearray))
+    if (isinstance(value, Sequence) and not is_text) or getattr(value, "ndim", 0) == 1:
+        return tuple(value)
+    raise TypeError(f"{name} must be {expected}, got {value!r}")
 
 
 def several(count: int) -> Check:
@@ -51,8 +94,7 @@ def several(count: int) -> Check:
     words = {2: "a pair of", 3: "three"}[count]
 
     def check(name: str, value: Any) -> Any:
-        if not isinstance(value, (tuple, list)):
-            raise TypeError(f"{name} must be {words} numbers in [0, 1), got {value!r}")
+        value = _members(name, value, f"{words} numbers in [0, 1)")
         if len(value) != count:
             raise ValueError(f"{name} must be {words} numbers in [0, 1), got {value!r}")
         return tuple(fraction(f"{name}[{i}]", part) for i, part in enumerate(value))
@@ -62,7 +104,11 @@ def several(count: int) -> Check:
 
 def positive(name: str, value: Any) -> Any:
     """A finite number greater than 0, or a schedule."""
-    return value if callable(value) else number(name, value, bounds="()", also=SCHEDULE)
+    return (
+        _schedule(name, value)
+        if callable(value)
+        else number(name, value, bounds="()", also=SCHEDULE)
+    )
 
 
 def optional(check: Check) -> Check:
@@ -78,8 +124,7 @@ def ordered(first: Check, second: Check) -> Check:
     """A number of each of these kinds, the second no smaller; no schedules."""
 
     def check(name: str, value: Any) -> Any:
-        if not isinstance(value, (tuple, list)):
-            raise TypeError(f"{name} must be a pair of numbers, got {value!r}")
+        value = _members(name, value, "a pair of numbers")
         if len(value) != 2:
             raise ValueError(f"{name} must be a pair of numbers, got {value!r}")
         if callable(value[0]) or callable(value[1]):
@@ -95,7 +140,7 @@ def ordered(first: Check, second: Check) -> Check:
 def limit(name: str, value: Any) -> Any:
     """A positive number, a schedule, or None for no limit."""
     if value is None or callable(value):
-        return value
+        return value if value is None else _schedule(name, value)
     return number(name, value, bounds="()", also=f"{SCHEDULE}, or None for no clipping")
 
 

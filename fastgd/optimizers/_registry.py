@@ -34,6 +34,5 @@ def find(name: str) -> type[Optimizer]:
     for known, kind in names.items():
         if known.lower() == wanted:
             return kind
-    raise ValueError(
-        f"there is no optimizer {name!r}{suggestion(name, names)}; there are {', '.join(names)}"
-    )
+    hint = suggestion(name, names) or "."
+    raise ValueError(f"there is no optimizer {name!r}{hint} There are {', '.join(names)}")

@@ -5,6 +5,7 @@ One class per kind of storage; the batches above it know neither.
 
 from __future__ import annotations
 
+import numbers
 import sys
 from typing import Any, Protocol
 
@@ -139,6 +140,8 @@ def _as_ndarray(name: str, data: Any) -> NDArray[Any]:
         hint = ""
         if isinstance(data, (list, tuple)):
             hint = "; pass numpy.asarray(…) of it, and several arrays as separate arguments"
+        elif isinstance(data, numbers.Integral):
+            hint = f"; did you mean batch_size={data}?"
         raise TypeError(f"{name} must be an array, not {type(data).__name__}{hint}")
     array = np.asarray(data)
     if array.ndim == 0:

@@ -52,3 +52,7 @@ __all__ = [
     "warmup",
     "warmup_stable_decay",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -14,10 +14,23 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Annotated, Any, ParamSpec, SupportsIndex, TypeAlias, get_args
 
-from fastgd._arguments import choice, integer, number
+from fastgd._arguments import choice, integer, number, suggestion
 
 Formula: TypeAlias = Callable[[int], float]
 P = ParamSpec("P")
+# What other libraries call arguments.
+OTHER_NAMES = {
+    **dict.fromkeys(("t_max", "total_iters", "num_steps", "decay_steps", "steps"), "total_steps"),
+    **dict.fromkeys(("num_training_steps", "num_iterations"), "total_steps"),
+    **dict.fromkeys(("num_warmup_steps", "warmup", "warmup_iters"), "warmup_steps"),
+    **dict.fromkeys(("eta_min", "min_lr", "end_value", "final_lr"), "final"),
+    **dict.fromkeys(("base_lr", "learning_rate", "initial_lr", "init_value"), "lr"),
+    **dict.fromkeys(("decay_rate", "factor", "decay"), "gamma"),
+    "peak_value": "lr",
+    "t_0": "period",
+    "t_mult": "multiplier",
+    "boundaries": "milestones",
+}
 
 
 class Schedule:
@@ -106,15 +119,26 @@ def schedule(define: Callable[P, Formula], **instead: str) -> Callable[P, Schedu
         try:
             bound = signature.bind(*args, **kwargs)
         except TypeError as error:
-            raise TypeError(f"{define.__name__}: {error}") from None
+            raise TypeError(f"{define.__name__}: {_explained(error, kwargs, signature)}") from None
         bound.apply_defaults()
         checked: Any = {name: checks[name](name, x) for name, x in bound.arguments.items()}
         for name, other in instead.items():
             checked[name] = checked[other] if checked[name] is None else checked[name]
         return Schedule(factory, define(**checked), **checked)  # type: ignore[call-arg]
 
-    factory.__signature__ = signature.replace(return_annotation=Schedule)  # type: ignore[attr-defined]
+    plain = [p.replace(annotation=get_args(p.annotation)[0]) for p in signature.parameters.values()]
+    factory.__signature__ = inspect.Signature(plain, return_annotation=Schedule)  # type: ignore[attr-defined]
     return factory
+
+
+def _explained(error: TypeError, given: Iterable[str], signature: inspect.Signature) -> str:
+    """What is wrong with a call: the name that it got wrong, rather than the one that is missing."""
+    known = signature.parameters
+    for name in given:
+        if name not in known:
+            hint = suggestion(name, known, OTHER_NAMES)
+            return f"got an unexpected argument {name!r}{hint or '; it has ' + ', '.join(known)}"
+    return str(error)
 
 
 def _make(factory: Callable[..., Schedule], arguments: dict[str, Any]) -> Schedule:

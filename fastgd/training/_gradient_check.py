@@ -59,7 +59,7 @@ class LeafError:
     factor: float = math.nan
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class GradientReport:
     """What `check_gradient` found; print it to read it. True if the gradients are right.
 
@@ -91,7 +91,7 @@ class GradientReport:
         """The errors by name."""
         return {name: leaf.error for name, leaf in self.leaves.items()}
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         head = "right" if self.ok else f"wrong, most of all that of {self.worst!r}"
         lines = [f"Gradients {head} (relative error {self.error:.2g}, allowed {self.tol:.2g})"]
         if self.hint:

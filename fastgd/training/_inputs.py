@@ -12,6 +12,7 @@ import numpy as np
 from fastgd._arguments import number, suggestion
 from fastgd._arrays.tree import (
     check_disjoint,
+    check_groups,
     check_kind,
     check_parameter,
     flatten,
@@ -45,6 +46,7 @@ ELSEWHERE = {
     "method": "optimizer",
     "callbacks": "callback",
 }
+OPTIONS = ("lr", "weight_decay", "optimizer")  # that groups have most often
 DECAY, TAIL = 0.999, 0.5  # of average="ema" and average="tail"
 
 
@@ -57,6 +59,7 @@ def prepare_params(params: Any, copy: bool) -> tuple[Any, Any]:
     Raises:
         TypeError, ValueError: a leaf cannot be trained; names it.
     """
+    check_groups(params, OPTIONS)
     groups = is_groups(params)
     trees = [group["params"] for group in params] if groups else [params]
     named = [

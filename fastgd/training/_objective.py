@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from fastgd._arrays.tree import SOLE_NAME, Array, Spec, rebuild
+from fastgd._engine import only_tree
 from fastgd.optimizers import Optimizer
 
 Arguments: TypeAlias = tuple[Any, ...]  # of value_and_grad, after the parameters
@@ -219,8 +220,9 @@ def gradients_by_name(optimizer: Optimizer, grads: Any) -> dict[str, Any]:
 def all_leaves(optimizer: Optimizer, grads: Any) -> list[Any]:
     """The gradients in the order of the parameters, of whose structure they are."""
     specs = [members.spec for members in optimizer._bound.members]
-    spec = specs[0] if len(specs) == 1 else (None, tuple(specs))
-    return leaves_like(spec, grads)
+    if len(specs) == 1:
+        return leaves_like(specs[0], only_tree(specs[0], grads))
+    return leaves_like((None, tuple(specs)), grads)
 
 
 def sums_without_step(optimizer: Optimizer, grads: Any) -> Array:

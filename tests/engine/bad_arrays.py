@@ -179,7 +179,12 @@ def group_rows() -> Iterator[Row]:
         ("empty-group", ValueError, EMPTY, lambda w: [{"params": []}]),
         ("lone-dict", TypeError, "'lr' must be", lambda w: {"params": x(), "lr": 0.1}),
         ("mixed", TypeError, "'0/lr' must be", lambda w: [{"params": x(), "lr": 0.1}, y()]),
-        ("no-params", TypeError, "'1/lr' must be", lambda w: [{"params": x()}, {"lr": 0.1}]),
+        (
+            "no-params",
+            TypeError,
+            "group 1 has 'lr', but no \"params\"",
+            lambda w: [{"params": x()}, {"lr": 0.1}],
+        ),
         ("params-none", TypeError, "'1' must be", lambda w: [{"params": x()}, {"params": None}]),
         ("unknown", ValueError, "hyperparameter 'beta'", lambda w: [{"params": x(), "beta": 1}]),
         (

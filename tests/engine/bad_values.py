@@ -41,7 +41,7 @@ FLAGS: list[tuple[Any, type[Exception]]] = [
 ]
 PAIRS: list[tuple[Any, type[Exception]]] = [
     *((x, TypeError) for x in (0.9, None, "ab", {0.9, 0.99}, {0: 0.9, 1: 0.99}, (0.9, None),
-                               np.array([0.9, 0.99]), ("0.9", 0.99), (0.9, True), (0.9, [0.99]),
+                               np.array([[0.9, 0.99]]), ("0.9", 0.99), (0.9, True), (0.9, [0.99]),
                                abs)),
     *((x, ValueError) for x in ((1.0, 0.9), (0.9, 1), (-0.1, 0.9), (0.9, NAN), (0.9, INF), (),
                                 (HUGE, 0.9), (0.9,), (0.9, 0.99, 0.999))),

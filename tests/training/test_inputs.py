@@ -189,7 +189,7 @@ BAD_RETURNS: list[tuple[Any, type[Exception], str]] = [
     ((None, G), TypeError, "real number"),
     ((True, G), TypeError, "real number"),
     ((1.0, np.ones(4)), ValueError, "gradient 'params' has shape"),
-    ((1.0, [G]), TypeError, "gradient 'params'"),
+    ((1.0, [G, G]), TypeError, "gradient 'params'"),
     ((1.0, G.astype(int)), TypeError, "gradient 'params' has dtype"),
     ((1.0, {"x": G}), TypeError, "gradient 'params'"),
     ((1.0, "abc"), TypeError, "gradient 'params'"),
