@@ -17,6 +17,7 @@ lint:
 
 types:          ## mypy, and the stubs of the compiled modules against what they describe
 	mypy
+	python tests/typing/check.py
 	printf "[mypy]\n" > build/stubtest.ini
 	python -m mypy.stubtest --mypy-config-file build/stubtest.ini --ignore-missing-stub \
 	    fastgd._engine._runtime fastgd._engine._gate fastgd._engine._gather \

@@ -13,7 +13,7 @@ from fastgd.optimizers import *  # noqa: F403  their names stand there once
 from fastgd.optimizers import __all__ as _optimizers
 
 if TYPE_CHECKING:
-    from fastgd import adapters, averaging, initializers, plot, schedules
+    from fastgd import adapters, averaging, initializers, optimizers, plot, schedules
     from fastgd.checkpoint import Checkpoint, CheckpointError, load, save
     from fastgd.diagnostics import Diagnosis, diagnose
     from fastgd.history import History
@@ -56,6 +56,7 @@ __all__ = [
     "load",
     "minimize",
     "num_threads",
+    "optimizers",
     "plot",
     "save",
     "schedules",
