@@ -138,6 +138,7 @@ class History:
         optimizer: name of the optimizer's class.
         batch_size: samples per step, None if not known.
         samples: samples per epoch, None if not known.
+        steps_per_epoch: None if not known.
         first_step: steps taken before the run.
         max_records: at least 16. Fewer norms are kept where those of every parameter would take
             more than 64 MB.
@@ -162,6 +163,7 @@ class History:
         optimizer: str = "",
         batch_size: int | None = None,
         samples: int | None = None,
+        steps_per_epoch: int | None = None,
         first_step: int = 0,
         max_records: int = 10_000,
         record_every: int = 1,
@@ -171,6 +173,7 @@ class History:
         self.optimizer = optimizer
         self.batch_size = batch_size
         self.samples = samples
+        self.steps_per_epoch = steps_per_epoch
         self.metrics = tuple(metrics)
         width = 2 + 4 * len(self.names)  # loss, lr, four sums for each parameter
         most = max(FEWEST_RECORDS, LAYER_BYTES // (8 * width))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgd.plot._drawing import draw_line
+from fastgd._arguments import number
+from fastgd.plot._drawing import draw_behind, draw_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,15 +35,20 @@ class Curve:
     y: Floats
     label: str
     window: int  # steps per mean
+    is_validation: bool = False  # of the curve before, whose colour it has
 
-    def draw(self, ax: Axes) -> None:
+    def draw(self, ax: Axes, before: Any) -> Any:
+        """The line; `before` is that of the curve before."""
         y = self.y if self.window == 1 else _running_mean(self.y, self.window)
-        line = draw_line(ax, self.x, y, self.label)
+        line = draw_line(ax, self.x, y, self.label, like=before if self.is_validation else None)
         if self.window > 1:
-            ax.plot(self.x, self.y, color=line.get_color(), alpha=0.35, linewidth=0.6, zorder=1)
+            draw_behind(ax, self.x, self.y, line)
+        return line
 
 
-def curves_of(result: Any, names: list[str], label: str | None, smooth: int | None) -> list[Curve]:
+def curves_of(
+    result: Any, names: list[str], label: str | None, smooth: int | None, per_epoch: bool
+) -> list[Curve]:
     """The curves to draw, checked."""
     record = getattr(result, "history", result)
     if not isinstance(record, Mapping) and not any(hasattr(record, n) for n in ("step", *names)):
@@ -50,16 +56,27 @@ def curves_of(result: Any, names: list[str], label: str | None, smooth: int | No
             "result must be a Result, its history or a mapping of arrays, "
             f"got {type(result).__name__}"
         )
+    steps = _steps_per_epoch(record) if per_epoch else 1.0
     curves = []
     for name in names:
         y = _column(record, name)
         if y is None:
             raise ValueError(f"keys: the history has no {name!r}")
-        curves.append(_curve(record, name, y, smooth, label, len(names) > 1))
+        curves.append(_curve(record, name, y, smooth, label, len(names) > 1, steps))
         validation = _column(record, "validation_loss") if name == "loss" else None
         if validation is not None and "validation_loss" not in names:
-            curves.append(_curve(record, "validation_loss", validation, 1, label, True))
+            curve = _curve(record, "validation_loss", validation, 1, label, True, steps)
+            curves.append(replace(curve, is_validation=True))
     return curves
+
+
+def _steps_per_epoch(record: Any) -> float:
+    """Raises: ValueError if the history does not tell."""
+    mapping = isinstance(record, Mapping)
+    steps = record.get("steps_per_epoch") if mapping else getattr(record, "steps_per_epoch", None)
+    if steps is None:
+        raise ValueError('x="epoch": the history has no "steps_per_epoch"')
+    return number("steps_per_epoch", steps, bounds="()")
 
 
 def _curve(
@@ -69,6 +86,7 @@ def _curve(
     smooth: int | None,
     label: str | None,
     several: bool,
+    steps_per_epoch: float,
 ) -> Curve:
     kind = name.partition("_")[0]
     if name.endswith("_norm") or name == "grad_dot_update":
@@ -90,7 +108,7 @@ def _curve(
     notes = [f"mean of {window} steps"] if window > 1 else []
     if not np.isfinite(y).all():
         notes.append(f"not finite from step {x[np.argmin(np.isfinite(y))]:g}")
-    return Curve(x, y, f"{text} ({', '.join(notes)})" if notes else text, window)
+    return Curve(x / steps_per_epoch, y, f"{text} ({', '.join(notes)})" if notes else text, window)
 
 
 def _column(record: Any, name: str) -> Floats | None:
@@ -112,10 +130,14 @@ def _metrics(record: Any) -> Sequence[str]:
 
 
 def _window(y: Floats) -> int:
-    """How many steps to take a mean of: 1 if the curve is short or mostly goes one way."""
+    """How many steps to take a mean of: 1 if the curve is short or has no noise.
+
+    Of independent values two in three are turning points. What goes one way or swings has fewer, what
+    overshoots with every step has more.
+    """
     differences = np.diff(y[np.isfinite(y)])
     turns = np.sign(differences[1:]) * np.sign(differences[:-1]) < 0
-    if y.size < 250 or turns.sum() <= 0.25 * turns.size:
+    if y.size < 250 or not 0.5 <= turns.sum() / max(turns.size, 1) <= 0.85:
         return 1
     return y.size // 100 * 2 + 1
 

@@ -13,10 +13,21 @@ if TYPE_CHECKING:
 
 Floats: TypeAlias = NDArray[np.float64]
 
-# Told apart by people with any colour-vision deficiency, the first four also by their grey.
-COLORS = ("#0B3C8C", "#E07B00", "#007A5A", "#000000", "#CC79A7", "#56B4E9")
-DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (6, 1.5, 1, 1.5)), (0, (9, 3)))
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+# Seven, so that with the ten colours of matplotlib's default style seventy lines differ, and seven in
+# grey print.
+DASHES: tuple[Any, ...] = (
+    "-",
+    (0, (5, 1.5)),
+    (0, (1, 1)),
+    (0, (6, 1.5, 1, 1.5)),
+    (0, (9, 3)),
+    (0, (3, 1, 1, 1, 1, 1)),
+    (0, (2, 2)),
+)
+MARKED = 30  # points of a line that are each marked; of longer ones none is
+DIVERGED = 3.0  # times as large as at first; up to SHOWN times it is in view
+SHOWN = 1.5
+HEADROOM = 0.04  # of the height of the Axes, between the highest curve and the legend
 LOG_FROM = 30.0  # the ratio of largest to smallest value that a linear axis still shows well
 
 
@@ -41,27 +52,44 @@ def ratio_of(ax: Axes) -> float:
     return float(box.width / box.height)
 
 
-def draw_line(ax: Axes, x: Any, y: Floats, label: str, **options: Any) -> Any:
-    """Draw a line in the next style that the Axes does not have yet."""
-    i = sum(not str(line.get_label()).startswith("_") for line in ax.lines)
-    every = max(1, -(-len(y) // 9))
+def draw_line(ax: Axes, x: Any, y: Any, label: str, *, like: Any = None, **options: Any) -> Any:
+    """Draw a line in the style's next colour and dashes that the Axes does not have yet; each point marked
+    if they are few.
+
+    `like` is a line whose colour it has.
+    """
+    from matplotlib import rcParams
+
+    colors = rcParams["axes.prop_cycle"].by_key().get("color", ["C0"])
+    i = sum(map(_is_labelled, ax.lines))
     style: dict[str, Any] = {
-        "color": COLORS[i % len(COLORS)],
+        "color": colors[i % len(colors)] if like is None else like.get_color(),
         "linestyle": DASHES[i % len(DASHES)],
         "linewidth": 1.6,
-        "marker": MARKERS[i % len(MARKERS)],
-        "markersize": 4.5,
-        # Where lines coincide their markers still do not.
-        "markevery": (i * every // 4 % every, every),
+        "marker": "o" if len(y) <= MARKED else "none",
+        "markersize": 4.0,
     }
     return ax.plot(x, y, label=label, **{**style, **options})[0]
 
 
+def draw_behind(ax: Axes, x: Any, y: Any, line: Any) -> None:
+    """The values of which `line` is the mean, thin, without a say in the limits."""
+    from matplotlib.lines import Line2D
+
+    ax.add_artist(
+        Line2D(
+            x, y, color=line.get_color(), alpha=0.35, linewidth=0.6, zorder=1, label="_nolegend_"
+        )
+    )
+
+
 def draw_point(ax: Axes, point: Any, text: str, **style: Any) -> None:
     """Mark a point and write beside it what it is."""
+    from matplotlib import rcParams
     from matplotlib.patheffects import withStroke
 
-    ax.plot(*point, color="black", linestyle="none", zorder=3, **style)
+    ink = rcParams["text.color"]
+    ax.plot(*point, color=ink, linestyle="none", zorder=3, **style)
     ax.annotate(
         text,
         point,
@@ -69,15 +97,52 @@ def draw_point(ax: Axes, point: Any, text: str, **style: Any) -> None:
         textcoords="offset points",
         horizontalalignment="center",
         fontsize="small",
-        path_effects=[withStroke(linewidth=3, foreground="white")],
+        path_effects=[withStroke(linewidth=3, foreground=ax.get_facecolor())],
         annotation_clip=True,
         zorder=4,
     )
 
 
-def spans_decades(ax: Axes) -> bool:
-    low, high = float(ax.dataLim.y0), float(ax.dataLim.y1)
-    return 0 < low < math.inf and high / low > LOG_FROM
+def show_all(ax: Axes, log: bool | None) -> None:
+    """Choose the vertical axis for the labelled lines: its scale, and limits that a diverging run does not
+    decide, if another does not diverge. Limits that were set by hand stay.
+    """
+    by_hand = not ax.get_autoscaley_on()
+    low, high = _extent(ax)
+    if log is None:
+        log = low > 0 and high / low > LOG_FROM
+    ax.set_yscale("log" if log else "linear")
+    if by_hand or not low <= high:
+        return
+    if log and low > 0:
+        margin = (high / low) ** 0.05 if high > low else 2.0
+        ax.set_ylim(low / margin, high * margin, auto=True)
+    elif not log:
+        margin = 0.05 * (high - low) or 0.05 * abs(high) or 1.0
+        ax.set_ylim(low - margin, high + margin, auto=True)
+
+
+def _extent(ax: Axes) -> tuple[float, float]:
+    """The lowest and the highest value that are to be seen; inf and -inf if there is none."""
+    curves = [np.asarray(line.get_ydata(), float) for line in ax.lines if _is_labelled(line)]
+    known = [(curve, curve[np.isfinite(curve)]) for curve in curves]
+    known = [(curve, finite) for curve, finite in known if finite.size]
+    tame = [finite for curve, finite in known if not _diverges(curve, finite)]
+    lows = [finite.min() for _, finite in known]
+    highs = [finite.max() for finite in tame or [finite for _, finite in known]]
+    if tame:
+        highs += [finite[0] * SHOWN for curve, finite in known if _diverges(curve, finite)]
+    return float(min(lows, default=math.inf)), float(max(highs, default=-math.inf))
+
+
+def _diverges(curve: Floats, finite: Floats) -> bool:
+    """Whether a curve of positive values ends far above its start, or where it is no longer finite."""
+    above: bool = finite[0] > 0 and bool(finite.max() > DIVERGED * finite[0])
+    return above and (not math.isfinite(curve[-1]) or finite[-1] > DIVERGED * finite[0])
+
+
+def _is_labelled(line: Any) -> bool:
+    return not str(line.get_label()).startswith("_")
 
 
 def finish(ax: Axes, xlabel: str, ylabel: str) -> Axes:
@@ -97,4 +162,25 @@ def finish(ax: Axes, xlabel: str, ylabel: str) -> Axes:
         loc="best", fontsize="small", handlelength=3.2, edgecolor="none", framealpha=0.85
     )
     legend.set_in_layout(False)  # it lies inside, and makes no room for itself in a small panel
+    _make_room(ax, legend)
     return ax
+
+
+def _make_room(ax: Axes, legend: Any) -> None:
+    """Where the legend lies on a curve in every corner, raise the upper limit and put it above them."""
+    if not ax.get_autoscaley_on():
+        return
+    whole: Any = ax.figure.figure  # of a panel of a SubFigure too
+    whole.draw_without_rendering()
+    box = legend.get_window_extent()
+    lines = (line.get_path().transformed(line.get_transform()) for line in ax.lines)
+    if not any(path.intersects_bbox(box, filled=False) for path in lines):
+        return
+    part = box.height / ax.get_window_extent().height + HEADROOM
+    if part > 0.6:  # of a small panel: as good as it gets
+        return
+    scale = ax.yaxis.get_transform()
+    low, high = scale.transform(np.array(ax.get_ylim()))
+    top = scale.inverted().transform(np.array([low + (high - low) / (1 - part)]))[0]
+    ax.set_ylim(top=top, auto=True)
+    legend.set_loc("upper right")

@@ -5,12 +5,12 @@ from __future__ import annotations
 import ast
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgd._arguments import integer
+from fastgd._arguments import choice, integer
 from fastgd.plot._contours import View, clipped, contour_levels, evaluate, limits, view_of
 from fastgd.plot._curves import TITLES, as_array, curves_of
 from fastgd.plot._drawing import (
@@ -20,7 +20,7 @@ from fastgd.plot._drawing import (
     draw_point,
     finish,
     ratio_of,
-    spans_decades,
+    show_all,
 )
 
 if TYPE_CHECKING:
@@ -37,11 +37,14 @@ def history(
     label: str | None = None,
     smooth: int | None = None,
     log: bool | None = None,
+    x: Literal["step", "epoch"] = "step",
 ) -> Axes:
     """Draw what was recorded over the steps of a run: by default the loss, and the validation loss.
 
-    Noisy values are drawn thin, with their mean over a window of steps on top. Where values are
-    not finite the curve has a gap, and its label says from which step on.
+    Noisy values are drawn thin, with their mean over a window of steps on top; the means decide the
+    limits, and of several runs on the same Axes not those that diverge. A validation loss has the colour
+    of its run. Where values are not finite the curve has a gap, and its label says from which step on.
+    A line of few points has each marked.
 
     Args:
         result: What `fastgd.minimize` returned, its history, or any mapping or object with 1-D
@@ -52,8 +55,9 @@ def history(
         ax: Axes to draw on; None for a new figure's.
         label: Name of the run in the legend, to compare several on the same Axes.
         smooth: Steps per mean, >= 1; 1 for no mean. None for a fiftieth of the steps where there
-            are 250 or more and the values go up and down.
+            are 250 or more and the values are noisy.
         log: Whether the vertical axis is logarithmic; None to decide by the values.
+        x: "step", or "epoch" for passes over the data, if the history tells (steps_per_epoch).
 
     Returns:
         The Axes.
@@ -76,15 +80,14 @@ def history(
         smooth = integer("smooth", smooth, 1)
     _optional("log", log, bool)
     _optional("label", label, str)
-    curves = curves_of(result, names, label, smooth)
+    choice("x", x, ("step", "epoch"))
+    curves = curves_of(result, names, label, smooth, x == "epoch")
     ax = axes_to_draw_on(ax)
+    line = None
     for curve in curves:
-        curve.draw(ax)
-    if log or (log is None and spans_decades(ax)):
-        ax.set_yscale("log")
-    elif log is not None or ax.dataLim.y0 <= 0:
-        ax.set_yscale("linear")
-    return finish(ax, "step", TITLES.get(names[0], names[0]) if len(names) == 1 else "value")
+        line = curve.draw(ax, line)
+    show_all(ax, log)
+    return finish(ax, x, TITLES.get(names[0], names[0]) if len(names) == 1 else "value")
 
 
 def trajectory(
@@ -152,7 +155,8 @@ def trajectory(
     x, y, z = evaluate(fun, view)
     ax = axes_to_draw_on(ax)
     if heights := contour_levels(z, wanted):
-        ax.contour(x, y, z, levels=heights, colors="0.72", linewidths=0.7, zorder=0.5)
+        ink = _text_color()
+        ax.contour(x, y, z, levels=heights, colors=[ink], alpha=0.3, linewidths=0.7, zorder=0.5)
     for label, path in named.items():
         _draw_path(ax, label, path, view)
     for start in np.unique([path[0] for path in named.values()], axis=0):
@@ -355,12 +359,19 @@ def _optional(name: str, value: Any, kind: type) -> None:
         raise TypeError(f"{name} must be a {kind.__name__}, got {type(value).__name__}: {value!r}")
 
 
+def _text_color() -> Any:
+    """Of the style in use."""
+    from matplotlib import rcParams
+
+    return rcParams["text.color"]
+
+
 def _draw_path(ax: Axes, label: str, path: Floats, view: View) -> None:
     points = clipped(path, view)
     if not np.isfinite(path).all():
         label += f" (not finite from step {np.argmin(np.isfinite(path).all(axis=1))})"
-    every: Any = 1 if len(points) <= 60 else (0.0, 0.05)  # the latter: evenly along the path
-    draw_line(ax, points[:, 0], points[:, 1], label, linewidth=1.3, markevery=every, markersize=4)
+    marker = "o" if len(points) <= 60 else "none"  # a step each
+    draw_line(ax, points[:, 0], points[:, 1], label, linewidth=1.3, marker=marker, markersize=3)
 
 
 def _focus(ax: Axes, losses: Floats) -> None:

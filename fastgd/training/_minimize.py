@@ -426,6 +426,7 @@ def _history(
         optimizer=optimizer.declaration.name,
         batch_size=feed.batch_size,
         samples=feed.samples,
+        steps_per_epoch=feed.steps_per_epoch,
         first_step=optimizer.step_count,
         max_records=max_records,
         record_every=record_every,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import itertools
 import math
 import subprocess
 import sys
@@ -117,9 +116,13 @@ def test_matplotlib_is_imported_on_use_only() -> None:
 
 
 class TestPrint:
-    def test_no_two_lines_look_alike_without_colour(self) -> None:
+    def test_seven_lines_differ_without_colour(self) -> None:
+        ax = rendered(plot.schedule(*range(1, 8), steps=20))
+        assert len({line._unscaled_dash_pattern for line in ax.lines}) == 7
+
+    def test_no_two_of_thirty_lines_look_alike(self) -> None:
         ax = rendered(plot.schedule(*range(1, 31), steps=20))
-        looks = {(line._unscaled_dash_pattern, line.get_marker()) for line in ax.lines}
+        looks = {(line._unscaled_dash_pattern, line.get_color()) for line in ax.lines}
         assert len(looks) == len(ax.lines) == 30
 
     def test_later_calls_continue_the_cycle(self) -> None:
@@ -133,17 +136,110 @@ class TestPrint:
             assert first.get_marker() == second.get_marker()
             assert first.get_markevery() == second.get_markevery()
 
-    def test_the_first_four_differ_in_grey(self) -> None:
-        ax = plot.schedule(1, 2, 3, 4, steps=9)
-        linear = [
-            [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(line)]
-            for line in (line.get_color() for line in ax.lines)
-        ]
-        luminances = [np.dot([0.2126, 0.7152, 0.0722], rgb) for rgb in linear]
-        lightness = [116 * y ** (1 / 3) - 16 if y > 0.0089 else 903.3 * y for y in luminances]
-        for a, b in itertools.combinations(lightness, 2):
-            assert abs(a - b) > 14  # of 100 from black to white
-        assert max(luminances) < 0.33  # a contrast of at least 2.8 to white paper
+    def test_markers_are_points_or_left_out(self) -> None:
+        few, many = plot.schedule(1, steps=30).lines[0], plot.schedule(1, steps=31).lines[0]
+        assert (few.get_marker(), many.get_marker()) == ("o", "none")
+        assert few.get_markevery() is None
+
+
+def luminance(color: Any) -> float:
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(color)]
+    return float(np.dot([0.2126, 0.7152, 0.0722], linear))
+
+
+@pytest.mark.parametrize("style", ["default", "dark_background", "ggplot", "grayscale"])
+@pytest.mark.parametrize("draw", PICTURES.values(), ids=PICTURES)
+def test_every_style_is_followed_and_legible(draw: Callable[..., Any], style: str) -> None:
+    with pyplot.style.context(style):
+        ax = rendered(draw())
+        cycle = matplotlib.rcParams["axes.prop_cycle"].by_key()["color"]
+        assert ax.lines[0].get_color() == cycle[0]
+        paper = luminance(ax.get_facecolor())
+        for text in [*ax.texts, *ax.get_legend().get_texts(), ax.xaxis.label, ax.yaxis.label]:
+            # of the legend and the labels on the paper, WCAG 2's contrast
+            low, high = sorted([paper, luminance(text.get_color())])
+            assert (high + 0.05) / (low + 0.05) > 3
+        for line in ax.lines:
+            low, high = sorted([paper, luminance(line.get_color())])
+            assert (high + 0.05) / (low + 0.05) > 1.5
+
+
+def curve_in(ax: Any, label: str) -> Array:
+    """The part of a curve that is to be seen: its height, 0 at the bottom and 1 at the top."""
+    points = ax.transAxes.inverted().transform(ax.transData.transform(line(ax, label).get_xydata()))
+    heights: Array = points[:, 1]
+    return heights
+
+
+class TestLimits:
+    def test_means_decide_and_not_the_noise(self, rng: np.random.Generator) -> None:
+        loss = 1 + 0.1 * rng.standard_normal(1000)
+        loss[500] = 50.0
+        ax = rendered(plot.history({"loss": loss}))
+        assert ax.get_yscale() == "linear"
+        assert ax.get_ylim()[1] < 5
+
+    @pytest.mark.parametrize("first", [True, False])
+    @pytest.mark.parametrize("end", [1e6, math.inf, math.nan])
+    def test_a_diverging_run_does_not_flatten_the_others(self, first: bool, end: float) -> None:
+        good, bad = 1 + 0.9 ** np.arange(40), 2 * 1.5 ** np.arange(40)
+        bad[-1] = end
+        ax = None
+        for label in ("bad", "good") if first else ("good", "bad"):
+            loss = good if label == "good" else bad
+            ax = plot.history({"loss": loss}, label=label, ax=ax)
+        rendered(ax)
+        heights = curve_in(ax, "good")
+        assert 0 < heights.min() < 0.1
+        assert heights.max() > 0.25
+        assert heights.max() - heights.min() > 0.2
+        shown = [text for text in labels(ax) if text.startswith("bad")]
+        assert shown == ["bad" if math.isfinite(end) else "bad (not finite from step 39)"]
+        assert np.isfinite(curve_in(ax, shown[0])[:3]).all()
+
+    def test_alone_it_is_shown_whole(self) -> None:
+        ax = rendered(plot.history({"loss": 2 * 1.5 ** np.arange(40)}))
+        assert ax.get_ylim()[1] > 2 * 1.5**39
+
+    def test_limits_set_by_hand_stay(self) -> None:
+        _, ax = pyplot.subplots()
+        ax.set_ylim(0, 7)
+        plot.history({"loss": [1.0, 2.0, 3.0]}, ax=ax)
+        assert ax.get_ylim() == (0, 7)
+
+    @pytest.mark.parametrize("log", [True, False])
+    def test_the_legend_lies_on_no_curve(self, log: bool, rng: np.random.Generator) -> None:
+        ax = None
+        for i in range(4):
+            loss = 1 + i + 0.4 * np.sin(np.arange(400) / 20 + i)
+            ax = plot.history({"loss": loss}, label=f"a run with a long name, {i}", log=log, ax=ax)
+        assert ax is not None
+        rendered(ax)
+        ax.figure.draw_without_rendering()
+        box = ax.get_legend().get_window_extent()
+        for drawn in ax.lines:
+            path = drawn.get_path().transformed(drawn.get_transform())
+            assert not path.intersects_bbox(box, filled=False)
+
+
+class TestEpochs:
+    def test_of_a_run(self) -> None:
+        import fastgd
+
+        result = fastgd.minimize(
+            lambda w, x: (1.0, np.ones(1)), np.zeros(1), data=(np.ones(10),), batch_size=3, epochs=5,
+            validation=lambda w: 2.0,
+        )  # fmt: skip
+        ax = rendered(plot.history(result, x="epoch"))
+        assert ax.get_xlabel() == "epoch"
+        np.testing.assert_allclose(line(ax, "loss").get_xdata(), np.arange(20) / 4)
+        np.testing.assert_allclose(line(ax, "validation loss").get_xdata(), [1, 2, 3, 4, 5])
+
+    def test_what_does_not_tell_is_refused(self) -> None:
+        with pytest.raises(ValueError, match='no "steps_per_epoch"'):
+            plot.history({"loss": [1.0]}, x="epoch")
+        with pytest.raises(ValueError, match="x must be one of 'step', 'epoch'"):
+            plot.history({"loss": [1.0]}, x="epochs")  # type: ignore[arg-type]
 
 
 HISTORY: dict[str, Any] = {
@@ -235,10 +331,28 @@ class TestHistory:
         assert smooth[0] == pytest.approx(loss[:11].mean(), rel=1e-12)
         assert smooth[-1] == pytest.approx(loss[-11:].mean(), rel=1e-12)
 
-    def test_what_goes_one_way_is_not_smoothed(self) -> None:
-        for loss in (0.99 ** np.arange(1000), np.ones(1000), np.full(1000, math.nan)):
+    def test_what_has_no_noise_is_not_smoothed(self) -> None:
+        steps = np.arange(1000)
+        one_way, swinging, overshooting = 0.99**steps, np.cos(steps / 3), (-0.99) ** steps
+        for loss in (one_way, swinging, overshooting, np.ones(1000), np.full(1000, math.nan)):
             ax = plot.history({"loss": loss})
             assert len(ax.lines) == 1
+
+    def test_a_validation_has_its_runs_colour(self) -> None:
+        ax = plot.history(HISTORY, label="SGD")
+        plot.history(HISTORY, label="Adam", ax=ax)
+        colors = [drawn.get_color() for drawn in ax.lines]
+        assert colors[0] == colors[1] != colors[2] == colors[3]
+
+    def test_metrics_of_a_run(self) -> None:
+        import fastgd
+
+        result = fastgd.minimize(
+            lambda w: (1.0, np.ones(1)), np.zeros(1), steps=3, metrics={"accuracy": lambda w: 0.5}
+        )
+        ax = rendered(plot.history(result, ["accuracy", "grad_norm"]))
+        np.testing.assert_array_equal(line(ax, "accuracy").get_xdata(), [1, 2, 3])
+        np.testing.assert_array_equal(line(ax, "gradient norm").get_xdata(), [0, 1, 2])
 
     def test_smooth_is_obeyed(self) -> None:
         ax = plot.history({"loss": [1.0, 2.0, math.nan, 4.0, 5.0]}, smooth=3)
