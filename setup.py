@@ -25,7 +25,7 @@ from Cython.Build import cythonize
 from setuptools import Extension, setup
 
 ENGINE = "fastgd/_engine"
-HALVES = ["_runtime", "_gate", "_gather", "_binding", "_plan"]  # compiled once
+HALVES = ["_runtime", "_gate", "_gather", "_rows", "_binding", "_plan"]  # compiled once
 DEBUG = os.environ.get("FASTGD_DEBUG", "0") != "0"
 SANITIZE = os.environ.get("FASTGD_SANITIZE", "")
 # Instruction sets that are tried at import; where the compiler knows none there is one plain build.
@@ -36,7 +36,7 @@ ISAS = ["x86-64-v2", "x86-64-v3", "x86-64-v4"]
 # flush-to-zero for the whole process.
 FLAGS = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off", "-fvisibility=hidden"]
 # With more than four streams GCC gives up checking for aliases, and with it vectorising.
-OPTIONAL_FLAGS = ["--param=vect-max-version-for-alias-checks=64"]
+OPTIONAL_FLAGS = ["--param=vect-max-version-for-alias-checks=64", "--param=inline-unit-growth=1000"]
 # ThreadSanitizer does not see accesses of more than 16 bytes (-O1: no vectors), and forgets a race
 # whose two accesses are too far apart (teams for small steps too).
 SANITIZED_FLAGS = ["-O1", "-fno-omit-frame-pointer", "-DFASTGD_EAGER_TEAMS=1"]

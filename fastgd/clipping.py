@@ -14,6 +14,7 @@ from numpy.lib.array_utils import byte_bounds
 
 from fastgd import _engine
 from fastgd._arguments import number
+from fastgd._arrays.gradients import is_partial, squares_of
 from fastgd._arrays.tree import Array, flatten
 
 __all__ = ["clip_grad_norm_", "clip_grad_value_", "global_norm"]
@@ -29,8 +30,8 @@ def global_norm(grads: Any) -> float:
 
     Args:
         grads: an array or any nesting of list, tuple and dict of arrays of float16, bfloat16
-            (ml_dtypes'), float32 or float64 in native byte order, of any shape and layout; None
-            leaves are left out.
+            (ml_dtypes'), float32 or float64 in native byte order, of any shape and layout; or `Rows`,
+            `Factors`, SciPy's sparse arrays. None leaves are left out.
 
     Returns:
         The norm; 0 of no arrays.
@@ -48,9 +49,14 @@ def global_norm(grads: Any) -> float:
     named = [(name, leaf) for name, leaf in leaves if leaf is not None]
     if not named:
         return 0.0
-    arrays = [_engine.as_array(name, leaf) for name, leaf in named]
+    partial = math.hypot(*(math.sqrt(squares_of(leaf)) for _, leaf in named if is_partial(leaf)))
+    named = [(name, _engine.as_array(name, leaf)) for name, leaf in named if not is_partial(leaf)]
+    if not named:
+        return partial
+    names, arrays = [name for name, _ in named], [array for _, array in named]
     spec = None, (None,) * len(named)
-    return _engine.Binding(arrays, [name for name, _ in named], (spec,)).norm(arrays)
+    norm = _engine.Binding(arrays, names, (spec,)).norm(arrays)
+    return math.hypot(norm, partial) if partial else norm
 
 
 def clip_grad_norm_(grads: Any, max_norm: float) -> float:

@@ -15,7 +15,7 @@ from fastgd._arguments import integer, suggestion
 __all__ = ["EpochMeans", "History"]
 
 if TYPE_CHECKING:
-    import pandas
+    import pandas  # type: ignore[import-untyped]
 
 Floats: TypeAlias = NDArray[np.float64]
 

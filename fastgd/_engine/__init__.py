@@ -31,20 +31,22 @@ from pathlib import Path
 from typing import Any
 
 try:
-    from fastgd._engine import _binding
-except ImportError as error:
+    importlib.import_module("fastgd._engine._binding")
+except ModuleNotFoundError as error:
     root = Path(__file__).parents[2]
-    if (root / "setup.py").is_file():
-        raise ImportError(
-            f"fastgd was imported from its source folder {root}, where its engine has not been built; the "
-            "folder hides an installed fastgd. Start Python in another directory, or build the engine "
-            'here: pip install -e "."'
-        ) from error
-    raise
+    if error.name != "fastgd._engine._binding" or not (root / "setup.py").is_file():
+        raise
+    raise ImportError(
+        f"fastgd was imported from its source folder {root}, where its engine has not been built; the "
+        "folder hides an installed fastgd. Start Python in another directory, or build the engine here: "
+        'pip install -e "."'
+    ) from error
+from fastgd._engine import _binding
 from fastgd._engine._binding import Binding, as_array, chunk, only_tree
 from fastgd._engine._gate import Gate, ensure, read_together, together, uninterrupted
 from fastgd._engine._gather import gather_rows
 from fastgd._engine._plan import Plan, most_numbers, step
+from fastgd._engine._rows import segments
 from fastgd._engine._runtime import (
     get_chosen_threads,
     get_num_threads,
@@ -71,6 +73,7 @@ __all__ = [
     "openmp_version",
     "read_together",
     "rules",
+    "segments",
     "set_num_threads",
     "step",
     "together",

@@ -9,10 +9,12 @@ cimport numpy as cnp
 from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from libc.math cimport sqrt as root
+from libc.stdint cimport int64_t
 
 import numpy as np
 
 from fastgd._arguments import describe
+from fastgd._arrays.gradients import touched as touched_by
 from fastgd._engine._runtime cimport team_size
 from fastgd._engine._work cimport (
     ALIGN,
@@ -29,12 +31,14 @@ from fastgd._engine._work cimport (
     Layout,
     Span,
     Sweep,
+    Touched,
 )
 
 cnp.import_array()
 
 cdef enum:
     SERIAL_BELOW = 262144  # elements: below, a team saves less than its threads cost the next product
+    SCATTERED = 8          # times as long as another an element of a row takes that is in no cache
     GIL_BELOW = 8192       # elements: below, releasing the GIL costs more than the step
 
 chunk = CHUNK
@@ -72,29 +76,40 @@ cdef class Binding:
     """
 
     def __cinit__(self, list params, list names, tuple specs, *args):
-        cdef Py_ssize_t i, position = 0
+        cdef Py_ssize_t i, chunks = 0
         self.count = len(params)
         self.params = params
         self.names = names
         self.specs = specs
         self.group_count = len(specs)
         self.held = [None] * self.count
+        self.rows_of = [None] * self.count
         self.sorted_lows = self.sorted_highs = np.empty(0, np.uintp)
         self.spans = <Span*> PyMem_Calloc(self.count + 1, sizeof(Span))
         self.layouts = <Layout**> PyMem_Calloc(self.count + 1, sizeof(void*))
         self.squares = <double*> PyMem_Calloc(self.count + 1, sizeof(double))
-        if self.spans == NULL or self.layouts == NULL or self.squares == NULL:
+        self.touches = <Touched*> PyMem_Calloc(self.count + 1, sizeof(Touched))
+        if (self.spans == NULL or self.layouts == NULL or self.squares == NULL
+                or self.touches == NULL):
             raise MemoryError
         for i in range(self.count):
             array = params[i]
             self.spans[i].param.data = <char*> cnp.PyArray_DATA(array)
             self.spans[i].param.format = F64 if array.dtype.itemsize == 8 else F32
-            self.spans[i].start = position
-            self.spans[i].length = array.size
+            self.spans[i].length = self.spans[i].visited = array.size
             self.spans[i].row = -1
-            self.elements += array.size
-            position += (array.size + ALIGN - 1) // ALIGN * ALIGN
-        self.work.chunk_count = (position + CHUNK - 1) // CHUNK
+            chunks += (array.size + ALIGN - 1) // ALIGN * ALIGN
+        chunks = (chunks + CHUNK - 1) // CHUNK
+        self.first = <Py_ssize_t*> PyMem_Calloc(chunks + 1, sizeof(Py_ssize_t))
+        self.piece = <Py_ssize_t*> PyMem_Calloc(chunks + 1, sizeof(Py_ssize_t))
+        if self.first == NULL or self.piece == NULL:
+            raise MemoryError
+        self.partials = np.zeros((MOST_SUMS, chunks + self.count + 1))
+        self.work.spans = self.spans
+        self.work.span_count = self.count
+        self.work.first, self.work.piece = self.first, self.piece
+        for i in range(MOST_SUMS):
+            self.work.sums[i] = (<double*> cnp.PyArray_DATA(self.partials)) + i * self.partials.shape[1]
         self.work.scale = self.work.prescale = self.work.wide_scale = 1
         self.cut_into_chunks()
 
@@ -106,25 +121,28 @@ cdef class Binding:
         PyMem_Free(self.layouts)
         PyMem_Free(self.spans)
         PyMem_Free(self.squares)
+        PyMem_Free(self.touches)
+        PyMem_Free(self.first)
+        PyMem_Free(self.piece)
 
-    cdef int cut_into_chunks(self) except -1:
-        """The first span and the number of the first piece of every chunk."""
-        cdef Py_ssize_t i
-        starts = np.array([self.spans[i].start for i in range(self.count)], np.intp)
-        ends = starts + np.array([self.spans[i].length for i in range(self.count)], np.intp)
-        lows = np.arange(self.work.chunk_count, dtype=np.intp) * CHUNK
-        first = np.searchsorted(ends, lows, side="right").astype(np.intp)
-        stop = np.searchsorted(starts, lows + CHUNK, side="left")
-        pieces = np.zeros(len(lows) + 1, np.intp)
-        np.cumsum(np.maximum(stop - first, 0), out=pieces[1:])
-        self.first_array, self.piece_array = first, pieces
-        self.partials = np.zeros((MOST_SUMS, int(pieces.max()) + 1))
-        self.work.spans = self.spans
-        self.work.span_count = self.count
-        self.work.first = <const Py_ssize_t*> cnp.PyArray_DATA(self.first_array)
-        self.work.piece = <const Py_ssize_t*> cnp.PyArray_DATA(self.piece_array)
-        for i in range(MOST_SUMS):
-            self.work.sums[i] = (<double*> cnp.PyArray_DATA(self.partials)) + i * self.partials.shape[1]
+    cdef int cut_into_chunks(self) noexcept:
+        """Where every array begins, and the first span and the number of the first piece of every chunk."""
+        cdef Py_ssize_t i, chunk, position = 0, span = 0, pieces = 0
+        self.elements = 0
+        for i in range(self.count):
+            self.spans[i].start = position
+            self.elements += self.spans[i].visited * (SCATTERED if self.spans[i].touched != NULL else 1)
+            position += (self.spans[i].visited + ALIGN - 1) // ALIGN * ALIGN
+        self.work.chunk_count = (position + CHUNK - 1) // CHUNK
+        for chunk in range(self.work.chunk_count):
+            while self.spans[span].start + self.spans[span].visited <= chunk * CHUNK:
+                span += 1
+            self.first[chunk], self.piece[chunk] = span, pieces
+            i = span
+            while i < self.count and self.spans[i].start < (chunk + 1) * CHUNK:
+                i += 1
+            pieces += i - span
+        self.piece[self.work.chunk_count] = pieces
         return 0
 
     cdef int sort_addresses(self, list state) except -1:
@@ -178,21 +196,31 @@ cdef class Binding:
 
         Raises: TypeError, ValueError naming the array.
         """
-        cdef Py_ssize_t i
+        cdef Py_ssize_t i, visited
+        cdef bint moved = False
         for i in range(self.count):
+            visited = self.spans[i].length
             self.spans[i].wide = self.is_wide(i)
             if self.held[i] is None:
                 self.spans[i].grad = NULL
                 self.spans[i].layout = NULL
-            else:
+            elif self.rows_of[i] is None:
                 self.bind_leaf(i, <cnp.ndarray> self.held[i])
+                self.spans[i].touched = NULL
+            else:
+                self.bind_rows(i, <cnp.ndarray> self.held[i], <tuple> self.rows_of[i])
+                visited = self.touches[i].count * self.touches[i].width
+            if visited != self.spans[i].visited:
+                self.spans[i].visited, moved = visited, True
+        if moved:
+            self.cut_into_chunks()
         return 0
 
     cdef int release(self) except -1:
         """Drop the references to the gradients of the step."""
         cdef Py_ssize_t i
         for i in range(self.count):
-            self.held[i] = None
+            self.held[i] = self.rows_of[i] = None
         return 0
 
     cdef inline bint has_gradient(self, Py_ssize_t i) noexcept:
@@ -209,8 +237,13 @@ cdef class Binding:
         cdef tuple keys, children
         cdef Py_ssize_t i, n
         if spec is None:
+            self.rows_of[leaf] = None
             if node is not None and not cnp.PyArray_CheckExact(node):
-                node = as_array(self.names[leaf], node)
+                self.rows_of[leaf] = touched_by(self.names[leaf], node, np.asarray(self.params[leaf]))
+                if self.rows_of[leaf] is None:
+                    node = as_array(self.names[leaf], node)
+                else:
+                    node = np.asarray(self.rows_of[leaf][0])
             if node is not None:
                 learn_dtype(<cnp.ndarray> node)
             self.held[leaf] = node
@@ -256,6 +289,27 @@ cdef class Binding:
             span.grad, span.layout = <const char*> address, NULL
         else:
             self.bind_layout(i, array)
+        return 0
+
+    cdef int bind_rows(self, Py_ssize_t i, cnp.ndarray values, tuple touched) except -1:
+        """Record a gradient of some rows, whose numbers are checked."""
+        cdef Span* span = &self.spans[i]
+        cdef Touched* rows = &self.touches[i]
+        cdef size_t address = <size_t> cnp.PyArray_DATA(values)
+        rows.numbers = <const int64_t*> cnp.PyArray_DATA(<cnp.ndarray?> touched[1])
+        rows.starts = <const int64_t*> cnp.PyArray_DATA(<cnp.ndarray?> touched[2])
+        rows.places = <const int64_t*> cnp.PyArray_DATA(<cnp.ndarray?> touched[3])
+        rows.weights = NULL
+        if touched[4] is not None:
+            rows.weights = <const double*> cnp.PyArray_DATA(<cnp.ndarray?> touched[4])
+        rows.count, rows.width = cnp.PyArray_SIZE(<cnp.ndarray> touched[1]), touched[5]
+        span.touched = rows
+        if (format_of(values) == <int> span.param.format
+                and cnp.PyArray_CHKFLAGS(values, cnp.NPY_ARRAY_CARRAY_RO)):
+            self.check_overlap(i, address, address + cnp.PyArray_NBYTES(values))
+            span.grad, span.layout = <const char*> address, NULL
+        else:
+            self.bind_layout(i, values)
         return 0
 
     cdef int bind_layout(self, Py_ssize_t i, cnp.ndarray array) except -1:
@@ -335,7 +389,7 @@ cdef class Binding:
         for number in range(self.work.chunk_count):
             i = self.work.first[number]
             for piece in range(self.work.piece[number], self.work.piece[number + 1]):
-                if self.has_gradient(i) and self.spans[i].length > 0:
+                if self.has_gradient(i) and self.spans[i].visited > 0:
                     out[i] += values[piece]
                 i += 1
         return 0

@@ -150,6 +150,7 @@ cdef class Plan(Binding):
         self.loss = loss
         try:
             self.collect(grads)
+            self.check_forms(groups)
             groups = self.evaluated(groups)
             clip_norm, clip_value = limits(self.step_count) if callable(limits) else limits
             self.fill_rows(groups)
@@ -157,6 +158,18 @@ cdef class Plan(Binding):
             return self.run(groups, grad_scale, clip_norm, clip_value, finite_only, track)
         finally:
             self.release()
+
+    cdef int check_forms(self, tuple groups) except -1:
+        """A rule that looks at the whole of an array before it updates it cannot go on with some rows."""
+        cdef Py_ssize_t i
+        for i in range(self.count):
+            if self.rows_of[i] is not None and self.rule_of(i).measure_single != NULL:
+                raise TypeError(
+                    f"gradient {self.names[i]!r} is of some rows or elements, and "
+                    f"{groups[self.groups[i]].kind.__name__} with these hyperparameters looks at whole "
+                    "arrays; pass a dense array, .toarray() of it, or give the parameter a group with "
+                    "another rule")
+        return 0
 
     # --- what is checked once more, since others can change it ---
 

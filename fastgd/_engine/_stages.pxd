@@ -24,6 +24,14 @@ from fastgd._engine._reductions cimport (
     add_products,
     add_squares,
 )
+from fastgd._engine._touched cimport (
+    SEVERAL,
+    fetch_rows,
+    gradient_block,
+    put_block,
+    row_gradient,
+    take_block,
+)
 from fastgd._engine._work cimport (
     BLOCK,
     CHUNK,
@@ -225,6 +233,80 @@ cdef inline void update_piece(floating* p, const Work* work, const Span* span, P
         work.sums[PRODUCTS][piece] = sums.product
 
 
+cdef inline void reduce_touched(floating* kind, const Work* work, const Span* span, Py_ssize_t begin,
+                                Py_ssize_t end, Py_ssize_t piece) noexcept nogil:
+    """`reduce_piece` of a gradient of some rows."""
+    cdef floating block[BLOCK]
+    cdef double lanes[LANES]
+    cdef Py_ssize_t at = begin, n
+    memset(&lanes[0], 0, sizeof(lanes))
+    while at < end:
+        n = min(<Py_ssize_t> BLOCK, end - at)
+        gradient_block(span, at, 1, n, &block[0])
+        add_squares(&lanes[0], <const floating*> &block[0], n, work.scale)
+        at += n
+    work.sums[GRAD_SQUARES][piece] = add_lanes(&lanes[0])
+
+
+cdef inline void update_touched(floating* p, const Work* work, const Span* span, Py_ssize_t begin,
+                                Py_ssize_t end, Py_ssize_t piece) noexcept nogil:
+    """`update_piece` of a gradient of some rows: of wide ones each where it lies, of narrower ones several
+    at a time in blocks, since calling a rule takes as long as a hundred elements.
+    """
+    cdef const Rule* rule = rule_of(work, span)
+    cdef Py_ssize_t width = span.touched.width, at = begin, n, place
+    cdef double scale = scale_of(work, span)
+    cdef bint several = width < SEVERAL
+    cdef floating decoded[BLOCK]
+    cdef floating before[BLOCK]
+    cdef floating blocks[MOST_STREAMS + 1][SEVERAL]
+    cdef floating* state[MOST_STREAMS]
+    cdef floating* target
+    cdef const floating* grad
+    cdef Sums sums = Sums(0, 0, 0, 0)
+    cdef int i
+    fetch_rows(p, span, rule.state, begin, min(end, begin + SEVERAL))
+    while at < end:
+        n = min(<Py_ssize_t> SEVERAL if several else min(width - at % width, <Py_ssize_t> BLOCK), end - at)
+        if at + n < end:
+            fetch_rows(p, span, rule.state, at + n, min(end, at + n + SEVERAL))
+        if several:
+            target = &blocks[MOST_STREAMS][0]
+            take_block(span.touched, <const floating*> p, at, n, target)
+            for i in range(rule.state):
+                state[i] = NULL
+                if span.state[i].data != NULL:
+                    state[i] = &blocks[i][0]
+                    take_block(span.touched, <const floating*> span.state[i].data, at, n, state[i])
+            gradient_block(span, at, scale, n, &decoded[0])
+            grad = &decoded[0]
+        else:
+            place = span.touched.numbers[at // width] * width + at % width
+            target = p + place
+            point(span, rule.state, place, &state[0])
+            grad = row_gradient(span, at // width, at % width, scale, n, &decoded[0])
+        if work.track:
+            memcpy(&before[0], target, n * sizeof(floating))
+        call_update(rule, work.rows + span.row * WIDTH, target, grad, &state[0], n)
+        if work.track:
+            if scale != 1:  # what is tracked is the caller's gradient
+                gradient_block(span, at, 1, n, &decoded[0])
+                grad = &decoded[0]
+            add_block(&sums, <const floating*> target, <const floating*> &before[0], grad, n)
+        if several:
+            put_block(span.touched, p, at, n, <const floating*> target)
+            for i in range(rule.state):
+                if state[i] != NULL:
+                    put_block(span.touched, <floating*> span.state[i].data, at, n,
+                              <const floating*> state[i])
+        at += n
+    if work.track:
+        work.sums[GRAD_SQUARES][piece] = sums.grad
+        work.sums[UPDATE_SQUARES][piece] = sums.update
+        work.sums[PARAM_SQUARES][piece] = sums.param
+        work.sums[PRODUCTS][piece] = sums.product
+
+
 cdef inline void visit_piece(floating* p, const Work* work, const Span* span, Py_ssize_t begin,
                              Py_ssize_t end, Py_ssize_t piece, Sweep what) noexcept nogil:
     if what == MEASURE:
@@ -233,8 +315,18 @@ cdef inline void visit_piece(floating* p, const Work* work, const Span* span, Py
     elif what == DIRECT:
         if rule_of(work, span).matrix:
             direct_piece(p, work, span, begin, end, piece)
+    elif span.touched != NULL:
+        update_touched(p, work, span, begin, end, piece)
     else:
         update_piece(p, work, span, begin, end, piece)
+
+
+cdef inline void reduce_any(floating* kind, const Work* work, const Span* span, Py_ssize_t begin,
+                            Py_ssize_t end, Py_ssize_t piece) noexcept nogil:
+    if span.touched != NULL:
+        reduce_touched(kind, work, span, begin, end, piece)
+    else:
+        reduce_piece(kind, work, span, begin, end, piece)
 
 
 cdef inline void visit_chunk(const Work* work, Py_ssize_t chunk, Sweep what) noexcept nogil:
@@ -244,13 +336,13 @@ cdef inline void visit_chunk(const Work* work, Py_ssize_t chunk, Sweep what) noe
     while i < work.span_count and work.spans[i].start < high:
         span = &work.spans[i]
         begin = max(low - span.start, <Py_ssize_t> 0)
-        end = min(high - span.start, span.length)
+        end = min(high - span.start, span.visited)
         if begin < end and (span.grad != NULL or span.layout != NULL):
             if what == REDUCE:  # a wide gradient's squares may be beyond the parameter's range
                 if span.param.format == F64 or span.wide:
-                    reduce_piece(<double*> NULL, work, span, begin, end, piece)
+                    reduce_any(<double*> NULL, work, span, begin, end, piece)
                 else:
-                    reduce_piece(<float*> NULL, work, span, begin, end, piece)
+                    reduce_any(<float*> NULL, work, span, begin, end, piece)
             elif span.param.format == F64:
                 visit_piece(<double*> span.param.data, work, span, begin, end, piece, what)
             else:

@@ -4,6 +4,8 @@ A plan (_plan.pyx, compiled once) fills a `Work`; a build of the kernels (_kerne
 instruction set) offers `Kernels`. Nothing else passes between the two.
 """
 
+from libc.stdint cimport int64_t
+
 cdef enum:
     CHUNK = 4096      # elements; also the unit of the deterministic reductions
     BLOCK = 1024      # elements decoded at a time: 8 KB of float64 in a 32 KB L1 cache
@@ -36,13 +38,24 @@ cdef struct Stream:
     char* data         # NULL: the group does not use it
     Format format
 
+# The rows that a gradient touches, of parameters in C order; the others have none.
+cdef struct Touched:
+    const int64_t* numbers  # ascending, each once
+    const int64_t* starts   # of each row among the places; one more at the end
+    const int64_t* places   # of the values that are summed
+    const double* weights   # of each; NULL: 1
+    Py_ssize_t count
+    Py_ssize_t width        # elements of a row
+
 cdef struct Span:
     Stream param
     Stream state[MOST_STREAMS]  # in the order in which the rule names it
     const char* grad      # a gradient in the parameter's format and order; NULL: see the layout
     const Layout* layout  # NULL: see grad; both NULL: no gradient this step
+    const Touched* touched  # NULL: a gradient of all elements; else grad or layout are those of the values
     Py_ssize_t start      # in the virtual concatenation
     Py_ssize_t length     # elements
+    Py_ssize_t visited    # that a step walks over: all, or those of the rows that are touched
     Py_ssize_t row        # of the coefficients, -1: none yet
     bint wide             # the gradient is scaled in double precision before it is rounded
 

@@ -128,7 +128,9 @@ class Optimizer(GroupedParameters):
             grads: the structure of the parameters (for several groups: a list with one tree for
                 each; for one group its tree, or a list of that), each leaf an array of its parameter's
                 shape. None skips a parameter, or a whole container, and leaves its state and its step
-                count alone.
+                count alone. In place of an array also `Rows`, `Factors` or a SciPy sparse array or
+                matrix: only what it names is touched, and only rules that update each element by itself
+                take it.
             grad_scale: multiplies every gradient before anything else, for example the inverse of a
                 loss scale or of the number of accumulated batches.
             loss: the value whose gradients these are, for an optimizer that needs it (`PolyakSGD`);
@@ -138,7 +140,8 @@ class Optimizer(GroupedParameters):
             True if the step was taken, False if nonfinite="skip" kept it from being taken.
 
         Raises:
-            TypeError: a gradient is not an array of a floating-point dtype.
+            TypeError: a gradient is not an array of a floating-point dtype, or of some rows only and
+                the rule looks at whole arrays.
             ValueError: structure, shape or layout differ from the parameters', a gradient overlaps
                 a parameter, or a schedule returned a value out of range.
             RuntimeError: the parameters hold an average, see `eval`.

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgd._arguments import integer, number
+from fastgd._arrays.gradients import dense
 from fastgd._arrays.tree import Array, flatten
 from fastgd.training._inputs import prepare_params
 from fastgd.training._objective import Objective
@@ -374,7 +375,7 @@ def _slopes(named: list[tuple[str, Array]], grads: Any) -> list[Array]:
             raise ValueError(
                 f"value_and_grad returned no gradient {name!r}, but {', '.join(by_name) or 'none'}"
             )
-        slope = np.array(by_name.pop(name), dtype=np.float64)
+        slope = np.array(dense(by_name.pop(name), array.shape), dtype=np.float64)
         if slope.shape != array.shape:
             raise ValueError(
                 f"gradient {name!r} has shape {slope.shape}, but its parameter {array.shape}"

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from fastgd._arrays.gradients import added, is_partial, parts_of, squares_of, weighted
 from fastgd._arrays.tree import SOLE_NAME, Array, Spec, rebuild
 from fastgd._engine import only_tree
 from fastgd.optimizers import Optimizer
@@ -152,6 +153,8 @@ def _describe(value: Any) -> str:
 
 def _own(leaf: Any, weight: float) -> Any:
     """A weighted copy to add to, in float32 at least; what is no gradient stays, for `step`."""
+    if is_partial(leaf):
+        return leaf if weight == 1.0 else weighted(leaf, weight)
     if not (isinstance(leaf, float) or hasattr(leaf, "__array__")):
         return leaf
     array = np.array(leaf, subok=True, order="K")
@@ -177,6 +180,11 @@ def _add(total: Any, grads: Any, weight: float, path: str) -> Any:
             raise _differs(path, total, grads)
         parts = zip(total, grads, strict=True)
         return [_add(part, more, weight, f"{path}/{i}") for i, (part, more) in enumerate(parts)]
+    if is_partial(total) or is_partial(grads):
+        sum_ = added(total, grads if weight == 1.0 else weighted(grads, weight))
+        if sum_ is None:
+            raise _differs(path, total, grads)
+        return sum_
     if not isinstance(total, np.ndarray):
         return total  # which `step` will refuse
     more = np.asarray(grads)
@@ -233,7 +241,7 @@ def sums_without_step(optimizer: Optimizer, grads: Any) -> Array:
         for i, (grad, param) in enumerate(
             zip(named.values(), optimizer._bound.plan.params, strict=True)
         ):
-            sums[0, i] = 0.0 if grad is None else np.square(np.asarray(grad, np.float64)).sum()
+            sums[0, i] = 0.0 if grad is None else squares_of(grad)
             sums[2, i] = np.square(param, dtype=np.float64).sum()
     return sums
 
@@ -243,13 +251,14 @@ def not_finite(named: Iterable[tuple[str, Any]]) -> list[str]:
     found = []
     for name, value in named:
         try:
-            # Of a sparse matrix the numbers that it holds.
-            array = np.asarray(value.data if hasattr(value, "indptr") else value)
+            arrays = [np.asarray(part) for part in parts_of(value)]
         except Exception:  # a ragged list, a random generator's key: no array, and so without a NaN
             continue
-        is_float = array.dtype.kind in "fc" or array.dtype.name == "bfloat16"
-        if is_float and not np.isfinite(array).all():
-            found.append(name)
+        for array in arrays:
+            is_float = array.dtype.kind in "fc" or array.dtype.name == "bfloat16"
+            if is_float and not np.isfinite(array).all():
+                found.append(name)
+                break
     return found
 
 

@@ -1,0 +1,306 @@
+"""Gradients that are given by less than an array of the parameter's shape: some rows, sparse, factors.
+
+A step touches only the rows, or the elements, that such a gradient names: the others, their state and
+weight decay stay as they are ("lazy", as PyTorch's SparseAdam). `touched` is what the engine is told.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastgd._arrays.tree import Array
+
+
+class Rows:
+    """The gradient of some rows of a parameter, such as an embedding table's.
+
+    Rows that are not named have none, and a step leaves them, their state and weight decay alone. The
+    gradients of equal indices add up, in the order in which they come.
+
+    Args:
+        indices: (k,) integers of any dtype, in any order, each at least 0 and less than the parameter's
+            number of rows; k may be 0.
+        values: (k, …) of a floating-point dtype, a gradient for each index, of the shape of one row.
+
+    Raises:
+        TypeError, ValueError: an argument is not as described; names it.
+
+    Example:
+        >>> import numpy as np, fastgd
+        >>> table = np.zeros((1000, 2))
+        >>> opt = fastgd.SGD(table, lr=1.0)
+        >>> opt.step(fastgd.Rows([7, 3, 7], np.ones((3, 2))))
+        True
+        >>> table[7].tolist(), table[3].tolist()
+        ([-2.0, -2.0], [-1.0, -1.0])
+    """
+
+    __slots__ = ("indices", "values")
+
+    indices: Array
+    values: Array
+
+    def __init__(self, indices: Any, values: Any) -> None:
+        numbers, rows = np.asarray(indices), np.asarray(values)
+        if numbers.ndim != 1:
+            raise ValueError(f"indices must have one dimension, got the shape {numbers.shape}")
+        if numbers.size == 0 and numbers.dtype == np.float64:  # an empty list
+            numbers = numbers.astype(np.int64)
+        if numbers.dtype.kind not in "iu":
+            raise TypeError(f"indices must be integers, got an array of {numbers.dtype}")
+        if rows.ndim == 0 or len(rows) != len(numbers):
+            raise ValueError(
+                f"values must have a row for each of the {len(numbers)} indices, got the shape {rows.shape}"
+            )
+        self.indices, self.values = numbers, rows
+
+    def __repr__(self) -> str:
+        return f"Rows({len(self.indices)} indices, values of {self.values.shape[1:]} {self.values.dtype})"
+
+    def toarray(self, shape: tuple[int, ...]) -> Array:
+        """As a dense array of the parameter's shape.
+
+        Example:
+            >>> import fastgd
+            >>> fastgd.Rows([1, 1], [1.0, 2.0]).toarray((3,)).tolist()
+            [0.0, 3.0, 0.0]
+        """
+        dense = np.zeros(shape, self.values.dtype)
+        np.add.at(dense, self.indices, self.values)
+        return dense
+
+
+class Factors:
+    """The gradient leftᵀ @ right of a parameter of two axes, which is never formed.
+
+    Such is the gradient of a linear layer's weights: left the layer's inputs and right the gradient of
+    its outputs. It is computed while the step reads it, so that nothing of the parameter's size is
+    written. With `left` in CSR only the rows of columns that occur are touched, as with `Rows`: of text a
+    few hundred of tens of thousands.
+
+    Args:
+        left: (B, n) array, or a SciPy sparse array or matrix; B is the number of samples.
+        right: (B, m) array.
+
+    Raises:
+        TypeError, ValueError: an argument is not as described; names it.
+
+    Example:
+        >>> import numpy as np, fastgd
+        >>> W = np.zeros((3, 2))
+        >>> opt = fastgd.SGD(W, lr=1.0)
+        >>> opt.step(fastgd.Factors(np.array([[1.0, 0.0, 2.0]]), np.array([[1.0, 10.0]])))
+        True
+        >>> W.tolist()
+        [[-1.0, -10.0], [0.0, 0.0], [-2.0, -20.0]]
+    """
+
+    __slots__ = ("left", "right")
+
+    left: Any  # CSR or an array
+    right: Array
+
+    def __init__(self, left: Any, right: Any) -> None:
+        sparse = is_sparse(left)
+        self.left = left.tocsr() if sparse else np.asarray(left)
+        self.right = np.asarray(right)
+        for name, array in (("left", self.left), ("right", self.right)):
+            if array.ndim != 2:
+                raise ValueError(f"{name} must have two dimensions, got the shape {array.shape}")
+            if array.dtype.kind != "f" and array.dtype.name != "bfloat16":
+                raise TypeError(f"{name} must be of a floating-point dtype, got {array.dtype}")
+        if self.left.shape[0] != self.right.shape[0]:
+            raise ValueError(
+                "left and right must have as many rows, a sample each, got the shapes "
+                f"{self.left.shape} and {self.right.shape}"
+            )
+
+    def __repr__(self) -> str:
+        kind = "CSR" if is_sparse(self.left) else "dense"
+        return f"Factors(left {kind} {self.left.shape}, right {self.right.shape})"
+
+    def toarray(self) -> Array:
+        """The product, formed."""
+        return np.asarray(self.left.T @ self.right)
+
+
+class Touched(NamedTuple):
+    """What a gradient is to the engine: row numbers[i], of `width` elements, has the sum of
+    weights[j] * values[places[j]] over j in starts[i] … starts[i + 1] - 1.
+    """
+
+    values: Array
+    numbers: Array  # ascending, each once
+    starts: Array
+    places: Array
+    weights: Array | None  # float64; None: all are 1
+    width: int
+
+
+def is_sparse(value: Any) -> bool:
+    """Whether it is a SciPy sparse array or matrix."""
+    return type(value).__module__.startswith("scipy.sparse") and hasattr(value, "tocoo")
+
+
+def is_partial(grad: Any) -> bool:
+    """Whether it is of one of these kinds."""
+    return isinstance(grad, (Rows, Factors)) or is_sparse(grad)
+
+
+def parts_of(value: Any) -> list[Any]:
+    """The arrays that a gradient, or any sparse matrix, is made of; any other value is its own part."""
+    if isinstance(value, Rows):
+        return [value.values]
+    if isinstance(value, Factors):
+        return [*parts_of(value.left), value.right]
+    return [value.data if is_sparse(value) or hasattr(value, "indptr") else value]
+
+
+def dense(grad: Any, shape: tuple[int, ...]) -> Any:
+    """A gradient of one of these kinds as an array of its parameter's shape; any other as it is."""
+    if isinstance(grad, Rows):
+        return grad.toarray(shape)
+    return grad.toarray() if is_partial(grad) else grad
+
+
+def squares_of(grad: Any) -> float:
+    """The sum of the squares of all elements of the gradient, dense or not."""
+    with np.errstate(all="ignore"):
+        if isinstance(grad, Rows):
+            numbers, inverse = np.unique(grad.indices, return_inverse=True)
+            sums = np.zeros((len(numbers), *grad.values.shape[1:]))
+            np.add.at(sums, inverse, grad.values.astype(np.float64))
+            return float(np.square(sums).sum())
+        if isinstance(grad, Factors):
+            return float(np.square(grad.toarray(), dtype=np.float64).sum())
+        if is_sparse(grad):
+            csr = grad.tocsr() if grad.ndim == 2 else grad.tocoo()
+            csr.sum_duplicates()
+            return float(np.square(csr.data, dtype=np.float64).sum())
+        return float(np.square(np.asarray(grad, np.float64)).sum())
+
+
+def weighted(grad: Any, weight: float) -> Any:
+    """A gradient of one of these kinds times a number, as another one."""
+    if isinstance(grad, Rows):
+        return Rows(grad.indices, grad.values * grad.values.dtype.type(weight))
+    if isinstance(grad, Factors):
+        return Factors(grad.left, grad.right * grad.right.dtype.type(weight))
+    return grad * weight
+
+
+def added(total: Any, more: Any) -> Any:
+    """The sum of two gradients of the same one of these kinds; None if they are not."""
+    if type(total) is not type(more) or not is_partial(total):
+        return None
+    if isinstance(total, Rows):
+        return Rows(
+            np.concatenate([total.indices, more.indices]),
+            np.concatenate([total.values, more.values]),
+        )
+    if isinstance(total, Factors):
+        if is_sparse(total.left) != is_sparse(more.left):
+            return None
+        stacked = _stacked(total.left, more.left)
+        return Factors(stacked, np.concatenate([total.right, more.right]))
+    return total + more
+
+
+def _stacked(above: Any, below: Any) -> Any:
+    if not is_sparse(above):
+        return np.concatenate([above, below])
+    from scipy.sparse import vstack  # type: ignore[import-untyped]
+
+    return vstack([above, below], format="csr")
+
+
+def touched(name: str, grad: Any, param: Array) -> Touched | None:
+    """What a gradient touches of its parameter; None of one that is dense.
+
+    Raises: ValueError naming the gradient: its shape or an index does not fit the parameter.
+    """
+    if isinstance(grad, Rows):
+        return _of_rows(name, grad, param)
+    if isinstance(grad, Factors):
+        return _of_factors(name, grad, param)
+    return _of_sparse(name, grad, param) if is_sparse(grad) else None
+
+
+def _of_rows(name: str, grad: Rows, param: Array) -> Touched:
+    if param.ndim == 0 or grad.values.shape[1:] != param.shape[1:]:
+        raise ValueError(
+            f"gradient {name!r} has rows of the shape {grad.values.shape[1:]}, its parameter has the "
+            f"shape {param.shape}"
+        )
+    _check_order(name, param)
+    numbers, starts, places = _segments(name, grad.indices, len(param), "row")
+    return Touched(grad.values, numbers, starts, places, None, _width(param))
+
+
+def _of_sparse(name: str, grad: Any, param: Array) -> Touched:
+    """Of a sparse array the elements are the rows."""
+    _check_shape(name, grad.shape, param)
+    _check_order(name, param)
+    coordinates = grad.tocoo()
+    axes = (
+        coordinates.coords if hasattr(coordinates, "coords") else (coordinates.row, coordinates.col)
+    )
+    flat = np.ravel_multi_index(tuple(axes), grad.shape) if coordinates.nnz else np.empty(0, int)
+    numbers, starts, places = _segments(name, flat, param.size, "element")
+    return Touched(coordinates.data, numbers, starts, places, None, 1)
+
+
+def _of_factors(name: str, grad: Factors, param: Array) -> Touched:
+    left, right = grad.left, grad.right.astype(param.dtype, copy=False)
+    _check_shape(name, (left.shape[1], right.shape[1]), param)
+    _check_order(name, param)
+    samples, rows = left.shape
+    if not is_sparse(left):
+        every = np.arange(rows)
+        return Touched(
+            right,
+            every,
+            np.arange(0, rows * samples + 1, max(samples, 1))[: rows + 1]
+            if samples
+            else np.zeros(rows + 1, np.int64),
+            np.tile(np.arange(samples), rows),
+            np.ascontiguousarray(left.T, np.float64).reshape(-1),
+            _width(param),
+        )
+    numbers, starts, places = _segments(name, left.indices, rows, "row")
+    sample = np.repeat(np.arange(samples), np.diff(left.indptr))
+    weights = np.asarray(left.data, np.float64)[places]
+    return Touched(right, numbers, starts, sample[places], weights, _width(param))
+
+
+def _width(param: Array) -> int:
+    """Elements of a row."""
+    return int(np.prod(param.shape[1:], dtype=np.int64))
+
+
+def _segments(name: str, indices: Array, rows: int, what: str) -> tuple[Array, Array, Array]:
+    from fastgd._engine import segments  # which needs `touched` itself
+
+    try:
+        return segments(np.ascontiguousarray(indices, np.int64), rows)
+    except IndexError as error:
+        raise ValueError(
+            f"gradient {name!r} has {what} {error}, its parameter has {what}s 0 to {rows - 1}"
+        ) from None
+
+
+def _check_shape(name: str, shape: tuple[int, ...], param: Array) -> None:
+    if tuple(shape) != param.shape:
+        raise ValueError(
+            f"gradient {name!r} has shape {tuple(shape)}, its parameter has {param.shape}"
+        )
+
+
+def _check_order(name: str, param: Array) -> None:
+    if not param.flags.c_contiguous:
+        raise ValueError(
+            f"gradient {name!r} is of some rows, and those of its parameter, which is in Fortran order, "
+            "are not contiguous; make the parameter of numpy.ascontiguousarray() of it"
+        )
