@@ -48,7 +48,7 @@ PAIRS: list[tuple[Any, type[Exception]]] = [
 ]  # fmt: skip
 
 TRIPLES: list[tuple[Any, type[Exception]]] = [
-    *((x, TypeError) for x in (0.9, None, "abc", (0.9, 0.9, None), np.ones(3) / 2, abs)),
+    *((x, TypeError) for x in (0.9, None, "abc", (0.9, 0.9, None), np.ones((1, 3)) / 2, abs)),
     *((x, ValueError) for x in ((1.0, 0.9, 0.9), (0.9, 0.9, -0.1), (0.9, 0.99), (NAN, 0.9, 0.9))),
 ]
 
