@@ -3,6 +3,9 @@ from numpy cimport ndarray
 from fastgd._engine._work cimport MOST_STREAMS, MOST_SUMS, Kernels, Layout, Span, Sweep, Touched, Work
 
 cdef const Kernels* active() noexcept
+cpdef object only_tree(object spec, object grads)
+cdef bint same_shape(ndarray array, ndarray param) noexcept
+cdef bint same_order(ndarray array, ndarray param) noexcept
 
 cdef class Binding:
     cdef readonly list params, names

@@ -435,7 +435,7 @@ def as_array(name, grad):
     raise TypeError(f"gradient {name!r} must be an array or None, got {describe(grad)}{hint}")
 
 
-cdef inline bint same_shape(cnp.ndarray array, cnp.ndarray param) noexcept:
+cdef bint same_shape(cnp.ndarray array, cnp.ndarray param) noexcept:
     cdef int axis, ndim = cnp.PyArray_NDIM(param)
     if cnp.PyArray_NDIM(array) != ndim:
         return False
@@ -445,7 +445,7 @@ cdef inline bint same_shape(cnp.ndarray array, cnp.ndarray param) noexcept:
     return True
 
 
-cdef inline bint same_order(cnp.ndarray array, cnp.ndarray param) noexcept:
+cdef bint same_order(cnp.ndarray array, cnp.ndarray param) noexcept:
     """Whether both walk their memory, without gaps, in the same order of elements."""
     if cnp.PyArray_CHKFLAGS(param, cnp.NPY_ARRAY_C_CONTIGUOUS):
         return cnp.PyArray_CHKFLAGS(array, cnp.NPY_ARRAY_C_CONTIGUOUS)

@@ -4,6 +4,7 @@ A step collects (foreign code runs), binds (none runs), then writes. What its st
 rules of its rows: a rule may look at sums before it updates, or have NumPy work on its direction.
 """
 
+cimport cython
 cimport numpy as cnp
 from cpython.dict cimport PyDict_GetItem, PyDict_Next
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
@@ -13,7 +14,10 @@ from libc.math cimport sqrt as root
 
 import numpy as np
 
-from fastgd._engine._binding cimport Binding, active
+from fastgd._arguments import describe
+from fastgd._arrays.tree import check_parameter
+
+from fastgd._engine._binding cimport Binding, active, only_tree, same_order, same_shape
 from fastgd._engine._gate cimport Gate
 from fastgd._engine._runtime cimport Pace
 from fastgd._engine._work cimport (
@@ -232,6 +236,109 @@ cdef class Plan(Binding):
                 child = PyDict_GetItem(node, keys[i])  # in another order than at first
             leaf = self.check_containers(children[i], None if child == NULL else <object> child, leaf)
         return leaf
+
+    # --- a host that hands its arrays over with every step ---
+
+    cdef list follow(self, object params):
+        """Go on in other arrays where `params` has others. Returns those before, None if none is another.
+
+        Raises: TypeError, ValueError naming a parameter; nothing has changed then.
+        """
+        cdef list fresh = list(self.params)
+        cdef list before = None
+        cdef tuple trees
+        cdef Py_ssize_t leaf = 0, i
+        if self.group_count == 1:
+            trees = (only_tree(self.specs[0], params),)
+        elif isinstance(params, (list, tuple)) and len(params) == self.group_count:
+            trees = tuple(params)
+        else:
+            raise ValueError(
+                f"params: expected a list of {self.group_count} trees, one for each parameter group, got "
+                f"{describe(params)}")
+        for i in range(self.group_count):
+            leaf = self.leaves_of(self.specs[i], trees[i], leaf, fresh)
+        for i in range(self.count):
+            if fresh[i] is not self.params[i]:
+                self.check_successor(i, fresh[i])
+                before = self.params
+        if before is not None:
+            self.move(fresh)
+        self.trees = trees
+        return before
+
+    @cython.boundscheck(True)
+    cdef Py_ssize_t leaves_of(self, object spec, object node, Py_ssize_t leaf, list found) except -1:
+        """Put the leaves of `node` in `found` from number `leaf` on; the number of the next one."""
+        cdef tuple keys, children
+        cdef Py_ssize_t i, n
+        if spec is None:
+            found[leaf] = node
+            return leaf + 1
+        keys, children = <tuple> spec
+        n = len(children)
+        if keys is None:
+            if not isinstance(node, (list, tuple)) or len(node) != n:
+                raise ValueError(f"params: expected a sequence of length {n}, got {describe(node)}")
+            for i in range(n):
+                leaf = self.leaves_of(children[i], node[i], leaf, found)
+            return leaf
+        if not isinstance(node, dict) or len(<dict> node) != n:
+            raise ValueError(f"params: expected a dict with the keys {list(keys)}, got {describe(node)}")
+        for i in range(n):
+            if keys[i] not in <dict> node:
+                raise ValueError(
+                    f"params: expected a dict with the keys {list(keys)}, got {describe(node)}")
+            leaf = self.leaves_of(children[i], (<dict> node)[keys[i]], leaf, found)
+        return leaf
+
+    cdef int check_successor(self, Py_ssize_t i, object array) except -1:
+        """Refuse an array that cannot take the place of a parameter: the state is laid out as that is."""
+        cdef cnp.ndarray old = <cnp.ndarray> self.params[i]
+        if (cnp.PyArray_CheckExact(array)
+                and cnp.PyArray_TYPE(<cnp.ndarray> array) == cnp.PyArray_TYPE(old)
+                and cnp.PyArray_CHKFLAGS(
+                    <cnp.ndarray> array, cnp.NPY_ARRAY_BEHAVED | cnp.NPY_ARRAY_NOTSWAPPED)
+                and same_shape(<cnp.ndarray> array, old) and same_order(<cnp.ndarray> array, old)):
+            return 0
+        check_parameter(self.names[i], array)
+        if not same_shape(<cnp.ndarray> array, old) or array.dtype != old.dtype:
+            raise ValueError(
+                f"params: parameter {self.names[i]!r} has shape {array.shape} and dtype {array.dtype}, "
+                f"expected {(<object> old).shape} and {(<object> old).dtype}")
+        if not same_order(<cnp.ndarray> array, old):
+            raise ValueError(
+                f"params: parameter {self.names[i]!r} is laid out in the other order (C or Fortran) than "
+                "the array that it replaces; pass a copy with order='K' of that one")
+        return 0
+
+    cdef int move(self, list fresh) except -1:
+        """Take these arrays, which are checked one by one, in place of those before.
+
+        Raises: ValueError if two of them, or one and the state, share memory; nothing has changed then.
+        """
+        cdef Py_ssize_t i, k
+        cdef Py_ssize_t[::1] numbers = self.sorted_params
+        lows, highs = np.array(self.sorted_lows), np.array(self.sorted_highs)
+        cdef size_t[::1] low = lows, high = highs
+        for k in range(numbers.shape[0]):
+            i = numbers[k]
+            if i < self.count:
+                high[k] = high[k] - low[k] + <size_t> cnp.PyArray_DATA(<cnp.ndarray> fresh[i])
+                low[k] = <size_t> cnp.PyArray_DATA(<cnp.ndarray> fresh[i])
+        order = np.argsort(lows, kind="stable")
+        lows, highs, which = lows[order], highs[order], np.asarray(numbers)[order]
+        shared = np.flatnonzero(highs[:-1] > lows[1:])
+        if shared.size:
+            first, second = (self.names[which[shared[0] + j] % self.count] for j in range(2))
+            raise ValueError(
+                f"params: the memory of parameters {first!r} and {second!r}, or of their state, overlaps")
+        self.sorted_lows, self.sorted_highs, self.sorted_params = lows, highs, which
+        self.params = fresh
+        for i in range(self.count):
+            self.spans[i].param.data = <char*> cnp.PyArray_DATA(<cnp.ndarray> fresh[i])
+            self.spans[i].grad = NULL  # where it lay the last time a parameter may lie now
+        return 0
 
     # --- rows of coefficients ---
 
@@ -466,7 +573,7 @@ cdef double clipped(double grad_scale, double norm, double clip_norm) noexcept:
     return grad_scale * (clip_norm / scaled)
 
 
-def step(optimizer, grads, double grad_scale, double loss=NAN):
+def step(optimizer, grads, double grad_scale, double loss=NAN, params=None):
     """Validate everything, then take the step.
 
     Args:
@@ -477,6 +584,7 @@ def step(optimizer, grads, double grad_scale, double loss=NAN):
         grads: see Binding.collect.
         grad_scale: multiplies every gradient.
         loss: for a rule that needs it.
+        params: the parameters' arrays as the host has them now, None for those of the last step.
 
     Returns:
         None; or the name of the first array with a non-finite gradient, which kept the step from being
@@ -485,13 +593,29 @@ def step(optimizer, grads, double grad_scale, double loss=NAN):
     cdef Gate gate = optimizer._gate
     cdef Plan plan
     cdef Py_ssize_t outcome
+    cdef list before = None
+    cdef tuple trees
     gate.enter()
     try:
         bound = optimizer._bound
         plan = bound.plan
         options = bound.options
-        outcome = plan.take(grads, bound.groups, grad_scale, loss, options.limits, options.finite_only,
-                            optimizer.track_norms)
+        if params is not None:
+            trees = plan.trees
+            before = plan.follow(params)
+            if before is not None:
+                bound = bound.following(plan.params, plan.trees)
+        try:
+            outcome = plan.take(grads, bound.groups, grad_scale, loss, options.limits,
+                                options.finite_only, optimizer.track_norms)
+        except BaseException:
+            if before is not None:
+                plan.move(before)
+            if params is not None:
+                plan.trees = trees
+            raise
+        if before is not None:  # no Python code has run since the arrays were written
+            object.__setattr__(optimizer, "_bound", bound)
         return None if outcome == TAKEN else plan.names[outcome]
     finally:
         gate.leave()

@@ -203,6 +203,14 @@ cdef inline void direct_piece(floating* p, const Work* work, const Span* span, P
         at += n
 
 
+cdef inline void keep(const Work* work, Py_ssize_t piece, const Sums* sums) noexcept nogil:
+    """The sums of a tracked piece."""
+    work.sums[GRAD_SQUARES][piece] = sums.grad
+    work.sums[UPDATE_SQUARES][piece] = sums.update
+    work.sums[PARAM_SQUARES][piece] = sums.param
+    work.sums[PRODUCTS][piece] = sums.product
+
+
 cdef inline void update_piece(floating* p, const Work* work, const Span* span, Py_ssize_t begin,
                               Py_ssize_t end, Py_ssize_t piece) noexcept nogil:
     """Elements begin … end of one array. Tracking adds sums over blocks that are in cache anyway."""
@@ -227,10 +235,7 @@ cdef inline void update_piece(floating* p, const Work* work, const Span* span, P
             add_block(&sums, <const floating*> (p + at), <const floating*> &before[0], grad, n)
         at += n
     if work.track:
-        work.sums[GRAD_SQUARES][piece] = sums.grad
-        work.sums[UPDATE_SQUARES][piece] = sums.update
-        work.sums[PARAM_SQUARES][piece] = sums.param
-        work.sums[PRODUCTS][piece] = sums.product
+        keep(work, piece, &sums)
 
 
 cdef inline void reduce_touched(floating* kind, const Work* work, const Span* span, Py_ssize_t begin,
@@ -301,10 +306,7 @@ cdef inline void update_touched(floating* p, const Work* work, const Span* span,
                               <const floating*> state[i])
         at += n
     if work.track:
-        work.sums[GRAD_SQUARES][piece] = sums.grad
-        work.sums[UPDATE_SQUARES][piece] = sums.update
-        work.sums[PARAM_SQUARES][piece] = sums.param
-        work.sums[PRODUCTS][piece] = sums.product
+        keep(work, piece, &sums)
 
 
 cdef inline void visit_piece(floating* p, const Work* work, const Span* span, Py_ssize_t begin,

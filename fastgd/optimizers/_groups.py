@@ -67,6 +67,15 @@ class Bound(NamedTuple):
     needs_loss: bool = False  # whether a group's class does
     averages: bool = False  # likewise
 
+    def following(self, params: Sequence[Array], trees: Sequence[Any]) -> Bound:
+        """The same over other arrays, which the plan has taken already."""
+        members, start = [], 0
+        for part, tree in zip(self.members, trees, strict=True):
+            end = start + len(part.params)
+            members.append(part._replace(tree=tree, params=tuple(params[start:end])))
+            start = end
+        return self._replace(members=tuple(members))
+
     def shaped_state(self, copied: bool) -> dict[str, dict[str, Any]]:
         """By parameter name: "step", the numbers that the rule keeps, and its arrays or copies."""
         result: dict[str, dict[str, Any]] = {}
