@@ -297,8 +297,8 @@ cdef class Plan(Binding):
         cdef cnp.ndarray old = <cnp.ndarray> self.params[i]
         if (cnp.PyArray_CheckExact(array)
                 and cnp.PyArray_TYPE(<cnp.ndarray> array) == cnp.PyArray_TYPE(old)
-                and cnp.PyArray_CHKFLAGS(
-                    <cnp.ndarray> array, cnp.NPY_ARRAY_BEHAVED | cnp.NPY_ARRAY_NOTSWAPPED)
+                and cnp.PyArray_ISBEHAVED(<cnp.ndarray> array)
+                and cnp.PyArray_ISNOTSWAPPED(<cnp.ndarray> array)
                 and same_shape(<cnp.ndarray> array, old) and same_order(<cnp.ndarray> array, old)):
             return 0
         check_parameter(self.names[i], array)

@@ -24,13 +24,17 @@ class Settings:
 
     def __init__(self, kind: type[Optimizer], values: Mapping[str, Any]) -> None:
         self.kind = kind
-        self.values = kind.declaration.checked(values)
-        kind.check_together(self.values)
-        self.scheduled = tuple(key for key, value in self.values.items() if is_scheduled(value))
-        self.maximize: bool = self.values["maximize"]
-        self.rule = kind.declaration.rule_for(self.values)
+        self._take(kind.declaration.checked(values))
+
+    def _take(self, values: Values) -> None:
+        """Values that are checked one by one."""
+        self.values = values
+        self.kind.check_together(values)
+        self.scheduled = tuple(key for key, value in values.items() if is_scheduled(value))
+        self.maximize: bool = values["maximize"]
+        self.rule = self.kind.declaration.rule_for(values)
         # What the engine reads; where something is scheduled, of what `at` returns.
-        self.packed = None if self.scheduled else kind.declaration.packed(self.values)
+        self.packed = None if self.scheduled else self.kind.declaration.packed(values)
 
     def at(self, step: int) -> Settings:
         """With every schedule evaluated at `step`, and checked."""
@@ -59,7 +63,10 @@ class Settings:
         return result
 
     def changed(self, changes: Mapping[str, Any]) -> Settings:
-        return Settings(self.kind, {**self.values, **changes})
+        new: Settings = object.__new__(Settings)
+        new.kind = self.kind
+        new._take({**self.values, **self.kind.declaration.checked(changes)})
+        return new
 
     def direct(
         self, direction: Array, param: Array, slots: Sequence[Array | None], t: int

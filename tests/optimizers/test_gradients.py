@@ -430,3 +430,13 @@ def test_doctests() -> None:
     result = doctest.testmod(fastgd._arrays.gradients)
     assert result.attempted > 0
     assert result.failed == 0
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (5, 0), (0,)])
+def test_parameters_without_elements(shape: tuple[int, ...]) -> None:
+    params = {"none": np.zeros(shape), "some": np.zeros((4, 2))}
+    opt = fastgd.Adam(params, clip_norm=1.0)
+    k = min(shape[0], 2)
+    grads = {"none": Rows(range(k), np.ones((k, *shape[1:]))), "some": Rows([1], np.ones((1, 2)))}
+    assert opt.step(grads)
+    assert params["some"].any(axis=1).tolist() == [False, True, False, False]
