@@ -186,7 +186,10 @@ class History:
         self._probes = Table(5, limit)
         self._validations = Table(1 + len(self.metrics), limit)
         self._validated = False  # with a loss, not only metrics
-        self._epochs: list[list[float]] = []  # epoch, steps, sum of their losses
+        self._epochs = Table(
+            2, limit
+        )  # steps, and the sum of their losses; the last one is under way
+        self._epoch, self._epoch_steps, self._epoch_sum = 0, 0, 0.0
 
     def __len__(self) -> int:
         """The number of steps whose loss is recorded."""
@@ -230,11 +233,12 @@ class History:
             row = self._losses.new_row(step)
             row[0] = loss
             row[1] = lr
-        if not self._epochs or self._epochs[-1][0] != epoch:
-            self._epochs.append([epoch, 0, 0.0])
-        now = self._epochs[-1]
-        now[1] += 1
-        now[2] += loss
+        if epoch != self._epoch:
+            if self._epoch_steps and self._epochs.due(self._epoch):
+                self._epochs.new_row(self._epoch)[:] = self._epoch_steps, self._epoch_sum
+            self._epoch, self._epoch_steps, self._epoch_sum = epoch, 0, 0.0
+        self._epoch_steps += 1
+        self._epoch_sum += loss
 
     def record_norms(
         self, step: int, loss: float, lr: float, sums: Floats, grad_scale: float = 1.0
@@ -294,7 +298,8 @@ class History:
         return _column(self._losses, 1)
 
     def epochs(self) -> EpochMeans:
-        """The mean loss of the steps of each epoch, all of them, whatever was thinned out.
+        """The mean loss of each epoch, over all of its steps, whatever was thinned out. Of more epochs
+        than `max_records` every second one is dropped, and so on.
 
         Example:
             >>> import numpy as np, fastgd
@@ -304,9 +309,11 @@ class History:
             >>> result.history.epochs().loss.tolist()
             [2.0, 2.0]
         """
-        table = np.array(self._epochs, np.float64).reshape(-1, 3)
-        steps = table[:, 1].astype(np.int64)
-        return EpochMeans(table[:, 0].astype(np.int64), steps, table[:, 2] / steps)
+        epoch, steps, sums = self._epochs.steps, *self._epochs.columns(0, 2).T
+        if self._epoch_steps:  # of the one that is under way
+            epoch = np.append(epoch, self._epoch)
+            steps, sums = np.append(steps, self._epoch_steps), np.append(sums, self._epoch_sum)
+        return EpochMeans(epoch, steps.astype(np.int64), sums / steps)
 
     # --- norms ---
 

@@ -131,11 +131,19 @@ def test_overflow_and_nan_are_recorded_silently() -> None:
 
 
 def test_epochs_are_means_of_all_steps() -> None:
-    means = filled(12_345, max_records=100).epochs()
+    means = filled(12_345, max_records=2_000).epochs()
     assert_array_equal(means.epoch, np.arange(1235))
     assert_array_equal(means.steps, [10] * 1234 + [5])
     assert_array_equal(means.loss[:3], [-4.5, -14.5, -24.5])
     assert History(["a"]).epochs().loss.size == 0
+
+
+def test_epochs_are_bounded_too() -> None:
+    """A run on all data has one for each step."""
+    means = filled(12_345, max_records=100).epochs()
+    assert 50 <= means.epoch.size <= 101
+    assert_array_equal(means.loss[:-1], -10.0 * means.epoch[:-1] - 4.5)
+    assert means.epoch[-1] == 1234
 
 
 def validated() -> History:
