@@ -6,6 +6,8 @@ import doctest
 import importlib
 import pkgutil
 import re
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,14 @@ MODULES = sorted(
     for module in pkgutil.walk_packages(fastgd.__path__, "fastgd.")
     if "_kernels" not in module.name and not module.name.endswith("__main__")
 )
-NEEDS = {"fastgd.adapters.torch": "torch"}
+NEEDS = {f"fastgd.adapters.{name}": name for name in ("scipy", "sklearn", "torch")}
+
+
+@pytest.fixture(autouse=True)
+def closed_figures() -> Iterator[None]:
+    yield
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close("all")
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -35,6 +44,5 @@ def test_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     assert len(blocks) >= 8
-    pyplot = pytest.importorskip("matplotlib.pyplot")
+    pytest.importorskip("matplotlib")
     exec(compile("\n".join(blocks), "README.md", "exec"), {"__name__": "readme"})
-    pyplot.close("all")
