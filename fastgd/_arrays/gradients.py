@@ -176,9 +176,9 @@ def squares_of(grad: Any) -> float:
         if isinstance(grad, Factors):
             return float(np.square(grad.toarray(), dtype=np.float64).sum())
         if is_sparse(grad):
-            csr = grad.tocsr() if grad.ndim == 2 else grad.tocoo()
-            csr.sum_duplicates()
-            return float(np.square(csr.data, dtype=np.float64).sum())
+            own = grad.tocoo(copy=True)
+            own.sum_duplicates()
+            return float(np.square(own.data, dtype=np.float64).sum())
         return float(np.square(np.asarray(grad, np.float64)).sum())
 
 
@@ -258,13 +258,10 @@ def _of_factors(name: str, grad: Factors, param: Array) -> Touched:
     _check_order(name, param)
     samples, rows = left.shape
     if not is_sparse(left):
-        every = np.arange(rows)
         return Touched(
             right,
-            every,
-            np.arange(0, rows * samples + 1, max(samples, 1))[: rows + 1]
-            if samples
-            else np.zeros(rows + 1, np.int64),
+            np.arange(rows),
+            np.arange(rows + 1) * samples,
             np.tile(np.arange(samples), rows),
             np.ascontiguousarray(left.T, np.float64).reshape(-1),
             _width(param),

@@ -83,13 +83,18 @@ def draw_behind(ax: Axes, x: Any, y: Any, line: Any) -> None:
     )
 
 
+def ink() -> Any:
+    """The colour of text in the style in use."""
+    from matplotlib import rcParams
+
+    return rcParams["text.color"]
+
+
 def draw_point(ax: Axes, point: Any, text: str, **style: Any) -> None:
     """Mark a point and write beside it what it is."""
-    from matplotlib import rcParams
     from matplotlib.patheffects import withStroke
 
-    ink = rcParams["text.color"]
-    ax.plot(*point, color=ink, linestyle="none", zorder=3, **style)
+    ax.plot(*point, color=ink(), linestyle="none", zorder=3, **style)
     ax.annotate(
         text,
         point,

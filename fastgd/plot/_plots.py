@@ -19,6 +19,7 @@ from fastgd.plot._drawing import (
     draw_line,
     draw_point,
     finish,
+    ink,
     ratio_of,
     show_all,
 )
@@ -155,8 +156,7 @@ def trajectory(
     x, y, z = evaluate(fun, view)
     ax = axes_to_draw_on(ax)
     if heights := contour_levels(z, wanted):
-        ink = _text_color()
-        ax.contour(x, y, z, levels=heights, colors=[ink], alpha=0.3, linewidths=0.7, zorder=0.5)
+        ax.contour(x, y, z, levels=heights, colors=[ink()], alpha=0.3, linewidths=0.7, zorder=0.5)
     for label, path in named.items():
         _draw_path(ax, label, path, view)
     for start in np.unique([path[0] for path in named.values()], axis=0):
@@ -357,13 +357,6 @@ def _names(keys: Any) -> list[str]:
 def _optional(name: str, value: Any, kind: type) -> None:
     if value is not None and not isinstance(value, kind):
         raise TypeError(f"{name} must be a {kind.__name__}, got {type(value).__name__}: {value!r}")
-
-
-def _text_color() -> Any:
-    """Of the style in use."""
-    from matplotlib import rcParams
-
-    return rcParams["text.color"]
 
 
 def _draw_path(ax: Axes, label: str, path: Floats, view: View) -> None:

@@ -230,11 +230,11 @@ class Loop:
         feed.used += len(batches)
         if self._attempts == 1 and taken and math.isfinite(loss):
             self._check_gradients(grads)
+        lr = self._lr(step)
         if taken:
             self._skipped = 0
             self._here = None
             self._losses.append(loss)
-            lr = self._lr(step)
             history.record(step, loss, lr, self._epoch)
             if due or probing:
                 sums = optimizer._bound.plan.sums()
@@ -249,7 +249,7 @@ class Loop:
                 self._average.update()
         else:
             self._skip(step, grads)
-        self._between(step, loss, grads, scale)
+        self._between(loss, lr, grads, scale)
 
     def _check_gradients(self, grads: Any) -> None:
         """Refuse to go on with none at all."""
@@ -286,7 +286,7 @@ class Loop:
         lr = self._optimizer._bound.groups[0].values["lr"]
         return float(lr(step) if callable(lr) else lr)
 
-    def _between(self, step: int, loss: float, grads: Any, scale: float) -> None:
+    def _between(self, loss: float, lr: float, grads: Any, scale: float) -> None:
         """What comes after a step."""
         if self._interrupted:
             raise KeyboardInterrupt
@@ -296,7 +296,7 @@ class Loop:
                 optimizer.step_count,
                 self._epoch,
                 loss,
-                self._lr(step),
+                lr,
                 self._live,
                 optimizer,
                 self.history,
@@ -356,7 +356,7 @@ class Loop:
         """Note a value to be judged by; whether it is time to give up."""
         loss = self._here if self._feed.exact else _mean(self._losses)
         others = None
-        if self._average is not None:
+        if self._average is not None and self._best.patience is not None:
             others = [array for _, array in flatten(candidate)[0]]
         return self._best._note(value, self._optimizer.step_count, loss, others)
 

@@ -259,6 +259,17 @@ def test_duplicates_of_a_sparse_array_add_up() -> None:
     assert w.tolist() == [[0.0, -3.0], [-4.0, 0.0]]
 
 
+def test_a_sparse_array_with_duplicates_is_only_read() -> None:
+    """By steps, norms and minimize, which sums its squares where a loss is not finite."""
+    grad = sparse.csr_matrix((np.array([1.0, 2.0, 4.0]), [1, 1, 0], [0, 2, 3]), shape=(2, 2))
+    w = np.zeros((2, 2))
+    fastgd.SGD(w, lr=1.0, clip_norm=100.0).step(grad)
+    assert w.tolist() == [[0.0, -3.0], [-4.0, 0.0]]
+    assert fastgd.global_norm(grad) == 5.0
+    fastgd.minimize(lambda w: (np.nan, grad), w, steps=2)
+    assert (grad.data.tolist(), grad.indices.tolist()) == ([1.0, 2.0, 4.0], [1, 1, 0])
+
+
 # --- factors ---
 
 
