@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from fastgd._arguments import suggestion
-from fastgd._arrays.gradients import Factors, Rows
+from fastgd._arrays.gradients import Factors, Rows, Sum
 from fastgd._config import num_threads, set_num_threads, show_config
 from fastgd._engine import get_num_threads
 from fastgd.clipping import clip_grad_norm_, clip_grad_value_, global_norm
@@ -45,6 +45,7 @@ __all__ = [
     "Result",
     "Rows",
     "StepInfo",
+    "Sum",
     "__version__",
     "adapters",
     "averaging",

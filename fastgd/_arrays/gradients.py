@@ -1,4 +1,5 @@
-"""Gradients that are given by less than an array of the parameter's shape: some rows, sparse, factors.
+"""Gradients that are given by something other than one array of the parameter's shape: some rows, sparse,
+factors, sums.
 
 A step touches only the rows, or the elements, that such a gradient names: the others, their state and
 weight decay stay as they are ("lazy", as PyTorch's SparseAdam). `touched` is what the engine is told.
@@ -6,6 +7,7 @@ weight decay stay as they are ("lazy", as PyTorch's SparseAdam). `touched` is wh
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -126,6 +128,73 @@ class Factors:
         return np.asarray(self.left.T @ self.right)
 
 
+class Sum:
+    """The sum of several gradients of one parameter, added while the step reads them.
+
+    Such are the gradients of a weight that is used twice, of several batches, or of several processes in
+    shared memory. Nothing of the parameter's size is written. The parts are added in their order, in the
+    parameter's dtype, or in float64 if one of them is. If all of them are of some rows or elements, so is
+    the sum.
+
+    Args:
+        parts: a list or tuple of at least one gradient: arrays of the parameter's shape, `Rows`, `Factors`,
+            SciPy's sparse arrays, in any mixture.
+
+    Raises:
+        TypeError, ValueError: parts is not as described.
+
+    Example:
+        >>> import numpy as np, fastgd
+        >>> table = np.zeros((3, 2))
+        >>> opt = fastgd.SGD(table, lr=1.0)
+        >>> opt.step(fastgd.Sum([np.ones((3, 2)), fastgd.Rows([1], [[10.0, 20.0]])]))
+        True
+        >>> table.tolist()
+        [[-1.0, -1.0], [-11.0, -21.0], [-1.0, -1.0]]
+    """
+
+    __slots__ = ("parts",)
+
+    parts: tuple[Any, ...]
+
+    def __init__(self, parts: Any) -> None:
+        if not isinstance(parts, (list, tuple)):
+            raise TypeError(f"parts must be a list of gradients, got {type(parts).__name__}")
+        flat: list[Any] = []
+        for part in parts:
+            flat.extend(part.parts if isinstance(part, Sum) else [part])
+        if not flat:
+            raise ValueError("parts must have at least one gradient, got none")
+        for i, part in enumerate(flat):
+            if part is None or isinstance(part, (list, tuple, dict)):
+                raise TypeError(
+                    f"part {i} must be a gradient of one parameter, got {type(part).__name__}; make a "
+                    "Sum for each parameter, and leave out what has no gradient"
+                )
+        self.parts = tuple(flat)
+
+    def __repr__(self) -> str:
+        kinds = ", ".join(_kind(part) for part in self.parts)
+        return f"Sum({len(self.parts)} gradients: {kinds})"
+
+    def toarray(self, shape: tuple[int, ...]) -> Array:
+        """As a dense array of the parameter's shape.
+
+        Example:
+            >>> import numpy as np, fastgd
+            >>> fastgd.Sum([fastgd.Rows([1], [1.0]), np.array([0.5, 0.5])]).toarray((2,)).tolist()
+            [0.5, 1.5]
+        """
+        total = np.array(dense(self.parts[0], shape))
+        for part in self.parts[1:]:
+            total = total + np.asarray(dense(part, shape))
+        return total
+
+
+def _kind(part: Any) -> str:
+    return "sparse" if is_sparse(part) else type(part).__name__
+
+
 class Touched(NamedTuple):
     """What a gradient is to the engine: row numbers[i], of `width` elements, has the sum of
     weights[j] * values[places[j]] over j in starts[i] … starts[i + 1] - 1.
@@ -146,7 +215,19 @@ def is_sparse(value: Any) -> bool:
 
 def is_partial(grad: Any) -> bool:
     """Whether it is of one of these kinds."""
-    return isinstance(grad, (Rows, Factors)) or is_sparse(grad)
+    return isinstance(grad, (Rows, Factors, Sum)) or is_sparse(grad)
+
+
+def parts_of_sum(grad: Any) -> Sequence[Any]:
+    """The gradients of which an array is made up: one, unless it is a sum and one part is dense."""
+    if not isinstance(grad, Sum) or all(_is_lazy(part) for part in grad.parts):
+        return (grad,)
+    return grad.parts
+
+
+def _is_lazy(grad: Any) -> bool:
+    """Whether it touches only a part of its parameter."""
+    return is_partial(grad) and not (isinstance(grad, Factors) and not is_sparse(grad.left))
 
 
 def parts_of(value: Any) -> list[Any]:
@@ -155,12 +236,14 @@ def parts_of(value: Any) -> list[Any]:
         return [value.values]
     if isinstance(value, Factors):
         return [*parts_of(value.left), value.right]
+    if isinstance(value, Sum):
+        return [array for part in value.parts for array in parts_of(part)]
     return [value.data if is_sparse(value) or hasattr(value, "indptr") else value]
 
 
 def dense(grad: Any, shape: tuple[int, ...]) -> Any:
     """A gradient of one of these kinds as an array of its parameter's shape; any other as it is."""
-    if isinstance(grad, Rows):
+    if isinstance(grad, (Rows, Sum)):
         return grad.toarray(shape)
     return grad.toarray() if is_partial(grad) else grad
 
@@ -175,6 +258,8 @@ def squares_of(grad: Any) -> float:
             return float(np.square(sums).sum())
         if isinstance(grad, Factors):
             return float(np.square(grad.toarray(), dtype=np.float64).sum())
+        if isinstance(grad, Sum):
+            return squares_of(_merged(grad))
         if is_sparse(grad):
             own = grad.tocoo(copy=True)
             own.sum_duplicates()
@@ -188,24 +273,62 @@ def weighted(grad: Any, weight: float) -> Any:
         return Rows(grad.indices, grad.values * grad.values.dtype.type(weight))
     if isinstance(grad, Factors):
         return Factors(grad.left, grad.right * grad.right.dtype.type(weight))
+    if isinstance(grad, Sum):
+        return Sum([weighted(part, weight) for part in grad.parts])
     return grad * weight
 
 
 def added(total: Any, more: Any) -> Any:
-    """The sum of two gradients of the same one of these kinds; None if they are not."""
-    if type(total) is not type(more) or not is_partial(total):
-        return None
-    if isinstance(total, Rows):
-        return Rows(
-            np.concatenate([total.indices, more.indices]),
-            np.concatenate([total.values, more.values]),
-        )
-    if isinstance(total, Factors):
-        if is_sparse(total.left) != is_sparse(more.left):
+    """The sum of two gradients, one of which at least is of one of these kinds; None if they do not fit."""
+    try:
+        if not (_is_lazy_sum(total) and _is_lazy_sum(more)):
+            shape = _shape_of(total) or _shape_of(more)
+            if shape is not None and {_shape_of(total), _shape_of(more), None} == {shape, None}:
+                return np.add(dense(total, shape), dense(more, shape))
             return None
-        stacked = _stacked(total.left, more.left)
-        return Factors(stacked, np.concatenate([total.right, more.right]))
-    return total + more
+        if isinstance(total, Rows) and isinstance(more, Rows):
+            return Rows(
+                np.concatenate([total.indices, more.indices]),
+                np.concatenate([total.values, more.values]),
+            )
+        if isinstance(total, Factors) and isinstance(more, Factors):
+            return Factors(
+                _stacked(total.left, more.left), np.concatenate([total.right, more.right])
+            )
+        if is_sparse(total) and is_sparse(more):
+            return total + more
+    except (ValueError, IndexError):
+        return None
+    return Sum([total, more])
+
+
+def _is_lazy_sum(grad: Any) -> bool:
+    """Whether it is best kept as it is, rather than added to an array of the parameter's shape."""
+    if isinstance(grad, Sum):
+        return all(_is_lazy_sum(part) for part in grad.parts)
+    return is_partial(grad)
+
+
+def _shape_of(grad: Any) -> tuple[int, ...] | None:
+    """Of the parameter; None if the gradient does not tell."""
+    if isinstance(grad, Rows):
+        return None
+    if isinstance(grad, Factors):
+        return grad.left.shape[1], grad.right.shape[1]
+    if isinstance(grad, Sum):
+        return next(filter(None, map(_shape_of, grad.parts)), None)
+    return tuple(np.shape(grad))
+
+
+def _merged(grad: Sum) -> Any:
+    """A sum as one gradient: of rows if all parts are, else an array."""
+    shape = _shape_of(grad)
+    if shape is not None:
+        return grad.toarray(shape)
+    return Rows(
+        np.concatenate([part.indices for part in grad.parts]),
+        np.concatenate([part.values for part in grad.parts]),
+    )
 
 
 def _stacked(above: Any, below: Any) -> Any:
@@ -225,7 +348,60 @@ def touched(name: str, grad: Any, param: Array) -> Touched | None:
         return _of_rows(name, grad, param)
     if isinstance(grad, Factors):
         return _of_factors(name, grad, param)
+    if isinstance(grad, Sum):
+        return _joined(name, [touched(name, part, param) for part in grad.parts], param)
     return _of_sparse(name, grad, param) if is_sparse(grad) else None
+
+
+def _joined(name: str, parts: Sequence[Touched | None], param: Array) -> Touched:
+    """The sum of gradients of some rows or elements; of elements, if one of them is."""
+    each = [part for part in parts if part is not None]
+    width = min(part.width for part in each)
+    each = [_narrowed(part, width) for part in each]
+    counts = [np.diff(part.starts) for part in each]
+    numbers = [np.repeat(part.numbers, count) for part, count in zip(each, counts, strict=True)]
+    first = np.cumsum([0, *(len(part.values) for part in each)])
+    places = [part.places + start for part, start in zip(each, first, strict=False)]
+    weights = [np.ones(len(part.places)) if part.weights is None else part.weights for part in each]
+    joined, starts, order = _segments(name, np.concatenate(numbers), param.size // width, "row")
+    dtype = np.result_type(*(_native(part.values) for part in each))
+    plain = all(part.weights is None for part in each)
+    return Touched(
+        np.concatenate([part.values.astype(dtype, copy=False) for part in each]),
+        joined,
+        starts,
+        np.concatenate(places)[order],
+        None if plain else np.concatenate(weights)[order],
+        width,
+    )
+
+
+def _native(values: Array) -> np.dtype[Any]:
+    """A dtype that promotes: bfloat16 does not with all."""
+    return np.dtype(np.float32) if values.dtype.itemsize < 4 else values.dtype
+
+
+def _narrowed(part: Touched, width: int) -> Touched:
+    """With each row as one of so many elements, or as that many single elements."""
+    values = part.values.reshape(len(part.values), -1) if len(part.values) else part.values
+    if part.width == width:
+        return part._replace(values=values.reshape(-1, width))
+    column = np.arange(part.width)
+    lengths = np.diff(part.starts)
+    rows = np.repeat(np.arange(len(part.numbers)), lengths)
+    # By row, then by column, then by place: all places of a row for its first column, and so on.
+    order = np.lexsort(
+        (
+            np.tile(np.arange(len(rows)), part.width),
+            np.repeat(column, len(rows)),
+            np.tile(rows, part.width),
+        )
+    )
+    places = (part.places[:, None] * part.width + column).T.reshape(-1)[order]
+    weights = None if part.weights is None else np.tile(part.weights, part.width)[order]
+    numbers = (part.numbers[:, None] * part.width + column).reshape(-1)
+    starts = np.concatenate([[0], np.cumsum(np.repeat(lengths, part.width))])
+    return Touched(values.reshape(-1, 1), numbers, starts, places, weights, 1)
 
 
 def _of_rows(name: str, grad: Rows, param: Array) -> Touched:

@@ -6,7 +6,7 @@
 
 cimport cython
 cimport numpy as cnp
-from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc
+from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from libc.math cimport sqrt as root
 from libc.stdint cimport int64_t
@@ -14,21 +14,26 @@ from libc.stdint cimport int64_t
 import numpy as np
 
 from fastgd._arguments import describe
+from fastgd._arrays.gradients import parts_of_sum
 from fastgd._arrays.gradients import touched as touched_by
 from fastgd._engine._runtime cimport team_size
 from fastgd._engine._work cimport (
     ALIGN,
+    BAND,
+    BAND_PAD,
     BF16,
     CHUNK,
     F16,
     F32,
     F64,
     GRAD_SQUARES,
+    MOST_BANDS,
     MOST_SUMS,
     REDUCE,
     Format,
     Kernels,
     Layout,
+    Source,
     Span,
     Sweep,
     Touched,
@@ -39,6 +44,8 @@ cnp.import_array()
 cdef enum:
     SERIAL_BELOW = 262144  # elements: below, a team saves less than its threads cost the next product
     SCATTERED = 8          # times as long as another an element of a row takes that is in no cache
+    MOST_BAND = 1 << 23    # bytes: longer lines have fewer of them in a band
+    TURNED_FROM = 1 << 15  # bytes: a smaller array fits the cache however it lies
     GIL_BELOW = 8192       # elements: below, releasing the GIL costs more than the step
 
 chunk = CHUNK
@@ -86,17 +93,18 @@ cdef class Binding:
         self.rows_of = [None] * self.count
         self.sorted_lows = self.sorted_highs = np.empty(0, np.uintp)
         self.spans = <Span*> PyMem_Calloc(self.count + 1, sizeof(Span))
-        self.layouts = <Layout**> PyMem_Calloc(self.count + 1, sizeof(void*))
+        self.parts = <Part**> PyMem_Calloc(self.count + 1, sizeof(void*))
+        self.part_counts = <Py_ssize_t*> PyMem_Calloc(self.count + 1, sizeof(Py_ssize_t))
         self.squares = <double*> PyMem_Calloc(self.count + 1, sizeof(double))
-        self.touches = <Touched*> PyMem_Calloc(self.count + 1, sizeof(Touched))
-        if (self.spans == NULL or self.layouts == NULL or self.squares == NULL
-                or self.touches == NULL):
+        if (self.spans == NULL or self.parts == NULL or self.part_counts == NULL
+                or self.squares == NULL):
             raise MemoryError
         for i in range(self.count):
             array = params[i]
             self.spans[i].param.data = <char*> cnp.PyArray_DATA(array)
             self.spans[i].param.format = F64 if array.dtype.itemsize == 8 else F32
             self.spans[i].length = self.spans[i].visited = array.size
+            self.spans[i].width = array.size // max(len(array), 1) if array.ndim else 1
             self.spans[i].row = -1
             chunks += (array.size + ALIGN - 1) // ALIGN * ALIGN
         chunks = (chunks + CHUNK - 1) // CHUNK
@@ -115,23 +123,24 @@ cdef class Binding:
 
     def __dealloc__(self):
         cdef Py_ssize_t i
-        if self.layouts != NULL:
+        if self.parts != NULL:
             for i in range(self.count):
-                PyMem_Free(self.layouts[i])
-        PyMem_Free(self.layouts)
+                PyMem_Free(self.parts[i])
+        PyMem_Free(self.parts)
+        PyMem_Free(self.part_counts)
         PyMem_Free(self.spans)
         PyMem_Free(self.squares)
-        PyMem_Free(self.touches)
         PyMem_Free(self.first)
         PyMem_Free(self.piece)
 
     cdef int cut_into_chunks(self) noexcept:
         """Where every array begins, and the first span and the number of the first piece of every chunk."""
-        cdef Py_ssize_t i, chunk, position = 0, span = 0, pieces = 0
+        cdef Py_ssize_t i, chunk, position = 0, span = 0, pieces = 0, weight
         self.elements = 0
         for i in range(self.count):
             self.spans[i].start = position
-            self.elements += self.spans[i].visited * (SCATTERED if self.spans[i].touched != NULL else 1)
+            weight = SCATTERED if self.spans[i].source.touched != NULL else 1
+            self.elements += self.spans[i].visited * weight
             position += (self.spans[i].visited + ALIGN - 1) // ALIGN * ALIGN
         self.work.chunk_count = (position + CHUNK - 1) // CHUNK
         for chunk in range(self.work.chunk_count):
@@ -198,18 +207,22 @@ cdef class Binding:
         """
         cdef Py_ssize_t i, visited
         cdef bint moved = False
+        cdef Source* source
         for i in range(self.count):
+            source = &self.spans[i].source
             visited = self.spans[i].length
             self.spans[i].wide = self.is_wide(i)
+            source.more = NULL
             if self.held[i] is None:
-                self.spans[i].grad = NULL
-                self.spans[i].layout = NULL
+                source.grad, source.layout = NULL, NULL
+            elif type(self.held[i]) is list:
+                self.bind_sum(i, <list> self.held[i], <list> self.rows_of[i])
             elif self.rows_of[i] is None:
                 self.bind_leaf(i, <cnp.ndarray> self.held[i])
-                self.spans[i].touched = NULL
+                source.touched = NULL
             else:
                 self.bind_rows(i, <cnp.ndarray> self.held[i], <tuple> self.rows_of[i])
-                visited = self.touches[i].count * self.touches[i].width
+                visited = source.touched.count * source.touched.width
             if visited != self.spans[i].visited:
                 self.spans[i].visited, moved = visited, True
         if moved:
@@ -224,12 +237,19 @@ cdef class Binding:
         return 0
 
     cdef inline bint has_gradient(self, Py_ssize_t i) noexcept:
-        return self.spans[i].grad != NULL or self.spans[i].layout != NULL
+        cdef Source* source = &self.spans[i].source
+        return source.grad != NULL or source.layout != NULL or source.more != NULL
 
     cdef inline bint is_wide(self, Py_ssize_t i) noexcept:
-        """Whether the held gradient is float64 and its parameter float32."""
-        return (self.held[i] is not None and self.spans[i].param.format == F32
-                and cnp.PyArray_TYPE(<cnp.ndarray> self.held[i]) == cnp.NPY_DOUBLE)
+        """Whether the held gradient, or a part of it, is float64 and its parameter float32."""
+        if self.held[i] is None or self.spans[i].param.format != F32:
+            return False
+        if type(self.held[i]) is list:
+            for array in <list> self.held[i]:
+                if cnp.PyArray_TYPE(<cnp.ndarray> array) == cnp.NPY_DOUBLE:
+                    return True
+            return False
+        return cnp.PyArray_TYPE(<cnp.ndarray> self.held[i]) == cnp.NPY_DOUBLE
 
     @cython.boundscheck(True)  # a leaf's __array__ may change the caller's list
     cdef Py_ssize_t walk(self, object spec, object node, Py_ssize_t leaf) except -1:
@@ -237,16 +257,13 @@ cdef class Binding:
         cdef tuple keys, children
         cdef Py_ssize_t i, n
         if spec is None:
-            self.rows_of[leaf] = None
-            if node is not None and not cnp.PyArray_CheckExact(node):
-                self.rows_of[leaf] = touched_by(self.names[leaf], node, np.asarray(self.params[leaf]))
-                if self.rows_of[leaf] is None:
-                    node = as_array(self.names[leaf], node)
-                else:
-                    node = np.asarray(self.rows_of[leaf][0])
-            if node is not None:
-                learn_dtype(<cnp.ndarray> node)
-            self.held[leaf] = node
+            if node is None or cnp.PyArray_CheckExact(node):
+                self.rows_of[leaf] = None
+                self.held[leaf] = node
+                if node is not None:
+                    learn_dtype(<cnp.ndarray> node)
+            else:
+                self.hold(leaf, node)
             return leaf + 1
         keys, children = <tuple> spec
         n = len(children)
@@ -267,35 +284,103 @@ cdef class Binding:
                 leaf = self.walk(children[i], (<dict> node)[keys[i]], leaf)
         return leaf
 
+    cdef int hold(self, Py_ssize_t leaf, object node) except -1:
+        """Hold a gradient that is no plain array."""
+        name, param = self.names[leaf], np.asarray(self.params[leaf])
+        cdef list arrays = [], rows = []
+        for part in parts_of_sum(node):
+            touched = touched_by(name, part, param)
+            array = as_array(name, part) if touched is None else np.asarray(touched[0])
+            learn_dtype(<cnp.ndarray> array)
+            arrays.append(array)
+            rows.append(touched)
+        if len(arrays) > 1:
+            self.held[leaf], self.rows_of[leaf] = arrays, rows
+        else:
+            self.held[leaf], self.rows_of[leaf] = arrays[0], rows[0]
+        return 0
+
     cdef object structure_error(self, Py_ssize_t leaf, str expected, object node):
         where = f"around {self.names[leaf]!r}" if leaf < self.count else "at an empty container"
         return ValueError(
             f"gradients: the structure differs from the parameters' {where}: expected {expected}, "
             f"got {describe(node)}")
 
+    cdef Part* parts_of(self, Py_ssize_t i, Py_ssize_t count) except NULL:
+        """Memory for so many parts of a gradient, which stays."""
+        if self.part_counts[i] < count:
+            self.spans[i].source.layout, self.spans[i].source.touched = NULL, NULL
+            PyMem_Free(self.parts[i])
+            self.part_counts[i] = 0
+            self.parts[i] = <Part*> PyMem_Calloc(count, sizeof(Part))
+            if self.parts[i] == NULL:
+                raise MemoryError
+            self.part_counts[i] = count
+        return self.parts[i]
+
     cdef int bind_leaf(self, Py_ssize_t i, cnp.ndarray array) except -1:
-        cdef Span* span = &self.spans[i]
+        cdef Source* source = &self.spans[i].source
         cdef cnp.ndarray param = <cnp.ndarray> self.params[i]
         cdef size_t address = <size_t> cnp.PyArray_DATA(array)
         if not same_shape(array, param):
             raise ValueError(
                 f"gradient {self.names[i]!r} has shape {(<object> array).shape}, its parameter has "
                 f"{(<object> param).shape}")
-        if (format_of(array) == <int> span.param.format
+        if (format_of(array) == <int> self.spans[i].param.format
                 and cnp.PyArray_CHKFLAGS(array, cnp.NPY_ARRAY_ALIGNED)
                 and same_order(array, param)):
-            if address != <size_t> span.grad:  # where the last one lay, which overlapped nothing
+            if address != <size_t> source.grad:  # where the last one lay, which overlapped nothing
                 self.check_overlap(i, address, address + cnp.PyArray_NBYTES(array))
-            span.grad, span.layout = <const char*> address, NULL
+            source.grad, source.layout = <const char*> address, NULL
         else:
-            self.bind_layout(i, array)
+            self.bind_layout(i, &self.parts_of(i, 1).layout, array, param)
+            source.grad, source.layout = NULL, &self.parts[i].layout
         return 0
 
     cdef int bind_rows(self, Py_ssize_t i, cnp.ndarray values, tuple touched) except -1:
         """Record a gradient of some rows, whose numbers are checked."""
-        cdef Span* span = &self.spans[i]
-        cdef Touched* rows = &self.touches[i]
+        cdef Source* source = &self.spans[i].source
+        cdef Part* part = self.parts_of(i, 1)
         cdef size_t address = <size_t> cnp.PyArray_DATA(values)
+        self.describe_rows(&part.touched, touched)
+        source.touched = &part.touched
+        if (format_of(values) == <int> self.spans[i].param.format
+                and cnp.PyArray_CHKFLAGS(values, cnp.NPY_ARRAY_CARRAY_RO)):
+            self.check_overlap(i, address, address + cnp.PyArray_NBYTES(values))
+            source.grad, source.layout = <const char*> address, NULL
+        else:
+            self.bind_layout(i, &part.layout, values, None)
+            source.grad, source.layout = NULL, &part.layout
+        return 0
+
+    cdef int bind_sum(self, Py_ssize_t i, list arrays, list touched) except -1:
+        """Record a gradient that is the sum of several, of which one is of all elements."""
+        cdef Py_ssize_t k, count = len(arrays)
+        cdef Part* parts = self.parts_of(i, count)
+        cdef cnp.ndarray param = <cnp.ndarray> self.params[i]
+        for k in range(count):
+            parts[k].source.grad = NULL
+            parts[k].source.layout = &parts[k].layout
+            parts[k].source.touched = NULL
+            parts[k].source.more = &parts[k + 1].source if k + 1 < count else NULL
+            if touched[k] is not None:
+                self.describe_rows(&parts[k].touched, <tuple> touched[k])
+                parts[k].source.touched = &parts[k].touched
+                self.bind_layout(i, &parts[k].layout, <cnp.ndarray> arrays[k], None)
+                continue
+            if not same_shape(<cnp.ndarray> arrays[k], param):
+                raise ValueError(
+                    f"gradient {self.names[i]!r} is a sum, of which part {k} has shape "
+                    f"{arrays[k].shape}; its parameter has {(<object> param).shape}")
+            self.bind_layout(i, &parts[k].layout, <cnp.ndarray> arrays[k], param)
+            parts[k].layout.slot = <int> k
+            if k >= MOST_BANDS:
+                parts[k].layout.band = 0
+        self.spans[i].source.grad, self.spans[i].source.layout = NULL, NULL
+        self.spans[i].source.touched, self.spans[i].source.more = NULL, &parts[0].source
+        return 0
+
+    cdef int describe_rows(self, Touched* rows, tuple touched) except -1:
         rows.numbers = <const int64_t*> cnp.PyArray_DATA(<cnp.ndarray?> touched[1])
         rows.starts = <const int64_t*> cnp.PyArray_DATA(<cnp.ndarray?> touched[2])
         rows.places = <const int64_t*> cnp.PyArray_DATA(<cnp.ndarray?> touched[3])
@@ -303,35 +388,26 @@ cdef class Binding:
         if touched[4] is not None:
             rows.weights = <const double*> cnp.PyArray_DATA(<cnp.ndarray?> touched[4])
         rows.count, rows.width = cnp.PyArray_SIZE(<cnp.ndarray> touched[1]), touched[5]
-        span.touched = rows
-        if (format_of(values) == <int> span.param.format
-                and cnp.PyArray_CHKFLAGS(values, cnp.NPY_ARRAY_CARRAY_RO)):
-            self.check_overlap(i, address, address + cnp.PyArray_NBYTES(values))
-            span.grad, span.layout = <const char*> address, NULL
-        else:
-            self.bind_layout(i, values)
         return 0
 
-    cdef int bind_layout(self, Py_ssize_t i, cnp.ndarray array) except -1:
-        """Record a gradient that must be decoded: another dtype, order, stride or alignment."""
-        cdef Layout* layout = self.layouts[i]
+    cdef int bind_layout(self, Py_ssize_t i, Layout* layout, cnp.ndarray array, cnp.ndarray like) except -1:
+        """Record an array that must be decoded: another dtype, order, stride or alignment.
+
+        like: the parameter, in whose order it is walked; None for C order, without bands.
+        """
         cdef int format = format_of(array), axis, dims = 0, ndim = cnp.PyArray_NDIM(array)
-        cdef cnp.ndarray param = <cnp.ndarray> self.params[i]
-        cdef bint reverse = (cnp.PyArray_CHKFLAGS(param, cnp.NPY_ARRAY_F_CONTIGUOUS)
-                             and not cnp.PyArray_CHKFLAGS(param, cnp.NPY_ARRAY_C_CONTIGUOUS))
+        cdef bint reverse = (like is not None and cnp.PyArray_CHKFLAGS(like, cnp.NPY_ARRAY_F_CONTIGUOUS)
+                             and not cnp.PyArray_CHKFLAGS(like, cnp.NPY_ARRAY_C_CONTIGUOUS))
         cdef Py_ssize_t size, stride
         cdef size_t low = <size_t> cnp.PyArray_DATA(array), high = low + cnp.PyArray_ITEMSIZE(array)
         if format < 0:
             raise TypeError(
                 f"gradient {self.names[i]!r} has dtype {(<object> array).dtype.str}; expected float16, "
                 "float32, float64 or bfloat16 in native byte order: convert it with .astype()")
-        if layout == NULL:
-            layout = self.layouts[i] = <Layout*> PyMem_Malloc(sizeof(Layout))
-            if layout == NULL:
-                raise MemoryError
         layout.data = <const char*> low
         layout.format = <Format> format
         layout.shape[0], layout.strides[0] = 1, 0
+        layout.band, layout.slot = 0, 0
         for axis in (range(ndim - 1, -1, -1) if reverse else range(ndim)):
             size, stride = cnp.PyArray_DIMS(array)[axis], cnp.PyArray_STRIDES(array)[axis]
             if size == 1:
@@ -349,7 +425,32 @@ cdef class Binding:
         layout.ndim = max(dims, 1)
         if self.spans[i].length > 0:
             self.check_overlap(i, low, high)
-        self.spans[i].grad, self.spans[i].layout = NULL, layout
+            if like is not None and high - low > TURNED_FROM:
+                self.choose_band(layout)
+        return 0
+
+    cdef int choose_band(self, Layout* layout) noexcept:
+        """Whether an array is turned, and how many lines at a time."""
+        cdef Py_ssize_t length, lines, size
+        if layout.ndim < 2:
+            return 0
+        length, lines = layout.shape[layout.ndim - 1], layout.shape[layout.ndim - 2]
+        if abs(layout.strides[layout.ndim - 1]) <= abs(layout.strides[layout.ndim - 2]):
+            return 0
+        size = (length + BAND_PAD) * <Py_ssize_t> sizeof(double)
+        lines = min(min(lines, <Py_ssize_t> BAND), MOST_BAND // size)
+        if lines > 1:
+            layout.band = lines
+            self.work.band_size = max(self.work.band_size, <size_t> (lines * size))
+        return 0
+
+    cdef int make_scratch(self, int team) except -1:
+        """Memory for the bands of all threads of a team."""
+        cdef Py_ssize_t size = team * MOST_BANDS * <Py_ssize_t> self.work.band_size
+        if self.scratch is None or cnp.PyArray_NBYTES(self.scratch) < size:
+            self.work.scratch = NULL
+            self.scratch = np.empty(size, np.uint8)
+        self.work.scratch = <char*> cnp.PyArray_DATA(self.scratch)
         return 0
 
     cdef int check_overlap(self, Py_ssize_t i, size_t low, size_t high) except -1:
@@ -372,6 +473,8 @@ cdef class Binding:
     # --- the norm ---
 
     cdef int sweep(self, Sweep what, int team) except -1:
+        if self.work.band_size > 0:
+            self.make_scratch(team)
         cdef const Work* work = &self.work
         if team == 1 and self.elements < GIL_BELOW:
             kernels.sweep(work, what, 1)

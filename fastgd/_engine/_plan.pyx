@@ -167,7 +167,15 @@ cdef class Plan(Binding):
         """A rule that looks at the whole of an array before it updates it cannot go on with some rows."""
         cdef Py_ssize_t i
         for i in range(self.count):
-            if self.rows_of[i] is not None and self.rule_of(i).measure_single != NULL:
+            if self.rows_of[i] is None or type(self.rows_of[i]) is list:
+                continue  # of all elements, if only in one part of a sum
+            if self.rule_of(i).by_row:
+                if (<tuple> self.rows_of[i])[5] != self.spans[i].width:
+                    raise TypeError(
+                        f"gradient {self.names[i]!r} is of some elements, and "
+                        f"{groups[self.groups[i]].kind.__name__} looks at whole rows; pass Rows, or "
+                        ".toarray() of it")
+            elif self.rule_of(i).measure_single != NULL:
                 raise TypeError(
                     f"gradient {self.names[i]!r} is of some rows or elements, and "
                     f"{groups[self.groups[i]].kind.__name__} with these hyperparameters looks at whole "
@@ -337,7 +345,7 @@ cdef class Plan(Binding):
         self.params = fresh
         for i in range(self.count):
             self.spans[i].param.data = <char*> cnp.PyArray_DATA(<cnp.ndarray> fresh[i])
-            self.spans[i].grad = NULL  # where it lay the last time a parameter may lie now
+            self.spans[i].source.grad = NULL  # where it lay the last time a parameter may lie now
         return 0
 
     # --- rows of coefficients ---

@@ -15,7 +15,6 @@ updates them backwards, so that the update finds the last part of the arrays sti
 from cython.parallel cimport prange
 from libc.string cimport memcpy, memset
 
-from fastgd._engine._codecs cimport decode, decode_scaled
 from fastgd._engine._reductions cimport (
     LANES,
     Sums,
@@ -24,6 +23,7 @@ from fastgd._engine._reductions cimport (
     add_products,
     add_squares,
 )
+from fastgd._engine._sums cimport decode_any
 from fastgd._engine._touched cimport (
     SEVERAL,
     fetch_rows,
@@ -39,6 +39,7 @@ from fastgd._engine._work cimport (
     F64,
     GRAD_SQUARES,
     MEASURE,
+    MOST_BANDS,
     MOST_STREAMS,
     MOST_SUMS,
     MOST_TERMS,
@@ -50,18 +51,22 @@ from fastgd._engine._work cimport (
     UPDATE_BACKWARDS,
     UPDATE_SQUARES,
     WIDTH,
+    Band,
     Rule,
     Span,
     Sweep,
+    Touched,
     Work,
 )
-from fastgd._engine.rules._common cimport floating
+from fastgd._engine.rules._common cimport floating, fma
 
 cdef extern from "numeric.h" nogil:
     void FASTGD_PREFETCH(const void*)
 
 cdef enum:
     LINE = 64  # bytes of a line of cache
+    ROW_LANES = 8
+    ROWS_AHEAD = 8  # rows that are asked for before they are updated
     RUN = 256  # chunks walked forwards at a stretch on the way back, for the prefetchers
 
 
@@ -93,6 +98,10 @@ cdef inline void point(const Span* span, int count, Py_ssize_t at, floating** st
         state[i] = NULL if span.state[i].data == NULL else (<floating*> span.state[i].data) + at
 
 
+cdef inline bint has_gradient(const Span* span) noexcept nogil:
+    return span.source.grad != NULL or span.source.layout != NULL or span.source.more != NULL
+
+
 cdef inline double scale_of(const Work* work, const Span* span) noexcept nogil:
     """What multiplies the gradient in double precision before the rule sees it."""
     return work.wide_scale if span.wide else work.prescale
@@ -100,33 +109,37 @@ cdef inline double scale_of(const Work* work, const Span* span) noexcept nogil:
 
 cdef inline bint decodes(const Work* work, const Span* span) noexcept nogil:
     """Whether the gradient does not lie there as a rule takes it."""
-    return span.layout != NULL or work.prescale != 1
+    return span.source.grad == NULL or work.prescale != 1
 
 
-cdef inline const floating* unscaled(const Span* span, Py_ssize_t at, Py_ssize_t n,
-                                     floating* scratch) noexcept nogil:
-    """n elements of the gradient from `at` on, n at most BLOCK where it has a layout."""
-    if span.layout == NULL:
-        return (<const floating*> span.grad) + at
-    decode(span.layout, at, n, scratch)
+cdef inline const floating* gradient_times(const Work* work, const Span* span, double scale, Py_ssize_t at,
+                                           Py_ssize_t n, floating* scratch) noexcept nogil:
+    """n elements of the gradient from `at` on times `scale`, n at most BLOCK where they are not taken
+    from where they lie.
+    """
+    cdef const floating* grad
+    cdef Py_ssize_t i
+    if span.source.grad == NULL:
+        decode_any(work.bands, &span.source, scale, at, n, scratch)
+        return scratch
+    grad = (<const floating*> span.source.grad) + at
+    if scale == 1:
+        return grad
+    for i in range(n):
+        scratch[i] = <floating> (grad[i] * scale)
     return scratch
+
+
+cdef inline const floating* unscaled(const Work* work, const Span* span, Py_ssize_t at, Py_ssize_t n,
+                                     floating* scratch) noexcept nogil:
+    """The gradient as the caller gave it."""
+    return gradient_times(work, span, 1, at, n, scratch)
 
 
 cdef inline const floating* gradient(const Work* work, const Span* span, Py_ssize_t at, Py_ssize_t n,
                                      floating* scratch) noexcept nogil:
-    """The same as a rule takes it, n at most BLOCK where it `decodes`."""
-    cdef double scale = scale_of(work, span)
-    cdef const floating* grad
-    cdef Py_ssize_t i
-    if scale == 1:
-        return unscaled(span, at, n, scratch)
-    if span.layout != NULL:
-        decode_scaled(span.layout, scale, at, n, scratch)
-        return scratch
-    grad = (<const floating*> span.grad) + at
-    for i in range(n):
-        scratch[i] = <floating> (grad[i] * scale)
-    return scratch
+    """The gradient as a rule takes it."""
+    return gradient_times(work, span, scale_of(work, span), at, n, scratch)
 
 
 cdef inline void reduce_piece(floating* kind, const Work* work, const Span* span, Py_ssize_t begin,
@@ -135,11 +148,11 @@ cdef inline void reduce_piece(floating* kind, const Work* work, const Span* span
     cdef floating decoded[BLOCK]
     cdef double lanes[LANES]
     cdef Py_ssize_t at = begin, n
-    cdef Py_ssize_t stride = BLOCK if span.layout != NULL else end - begin
+    cdef Py_ssize_t stride = BLOCK if span.source.grad == NULL else end - begin
     memset(&lanes[0], 0, sizeof(lanes))
     while at < end:
         n = min(stride, end - at)
-        add_squares(&lanes[0], unscaled(span, at, n, &decoded[0]), n, work.scale)
+        add_squares(&lanes[0], unscaled(work, span, at, n, &decoded[0]), n, work.scale)
         at += n
     work.sums[GRAD_SQUARES][piece] = add_lanes(&lanes[0])
 
@@ -176,8 +189,8 @@ cdef inline void measure_piece(floating* p, const Work* work, const Span* span, 
         call_measure(rule, work.rows + span.row * WIDTH, <const floating*> (p + at),
                      gradient(work, span, at, n, &decoded[0]), &state[0], &terms[0], n)
         fetch(p + at + n, min(<Py_ssize_t> BLOCK, end - at - n))
-        if span.layout == NULL:
-            fetch((<const floating*> span.grad) + at + n, min(<Py_ssize_t> BLOCK, end - at - n))
+        if span.source.grad != NULL:
+            fetch((<const floating*> span.source.grad) + at + n, min(<Py_ssize_t> BLOCK, end - at - n))
         for i in range(rule.sums):
             if rule.sum[i].left == rule.sum[i].right:
                 add_squares(&lanes[i][0], sources[rule.sum[i].left], n, 1)
@@ -231,7 +244,7 @@ cdef inline void update_piece(floating* p, const Work* work, const Span* span, P
         call_update(rule, work.rows + span.row * WIDTH, p + at, grad, &state[0], n)
         if work.track:
             if scale_of(work, span) != 1:  # what is tracked is the caller's gradient
-                grad = unscaled(span, at, n, &decoded[0])
+                grad = unscaled(work, span, at, n, &decoded[0])
             add_block(&sums, <const floating*> (p + at), <const floating*> &before[0], grad, n)
         at += n
     if work.track:
@@ -247,7 +260,7 @@ cdef inline void reduce_touched(floating* kind, const Work* work, const Span* sp
     memset(&lanes[0], 0, sizeof(lanes))
     while at < end:
         n = min(<Py_ssize_t> BLOCK, end - at)
-        gradient_block(span, at, 1, n, &block[0])
+        gradient_block(&span.source, at, 1, n, &block[0])
         add_squares(&lanes[0], <const floating*> &block[0], n, work.scale)
         at += n
     work.sums[GRAD_SQUARES][piece] = add_lanes(&lanes[0])
@@ -259,7 +272,7 @@ cdef inline void update_touched(floating* p, const Work* work, const Span* span,
     at a time in blocks, since calling a rule takes as long as a hundred elements.
     """
     cdef const Rule* rule = rule_of(work, span)
-    cdef Py_ssize_t width = span.touched.width, at = begin, n, place
+    cdef Py_ssize_t width = span.source.touched.width, at = begin, n, place
     cdef double scale = scale_of(work, span)
     cdef bint several = width < SEVERAL
     cdef floating decoded[BLOCK]
@@ -277,36 +290,127 @@ cdef inline void update_touched(floating* p, const Work* work, const Span* span,
             fetch_rows(p, span, rule.state, at + n, min(end, at + n + SEVERAL))
         if several:
             target = &blocks[MOST_STREAMS][0]
-            take_block(span.touched, <const floating*> p, at, n, target)
+            take_block(span.source.touched, <const floating*> p, at, n, target)
             for i in range(rule.state):
                 state[i] = NULL
                 if span.state[i].data != NULL:
                     state[i] = &blocks[i][0]
-                    take_block(span.touched, <const floating*> span.state[i].data, at, n, state[i])
-            gradient_block(span, at, scale, n, &decoded[0])
+                    take_block(span.source.touched, <const floating*> span.state[i].data, at, n, state[i])
+            gradient_block(&span.source, at, scale, n, &decoded[0])
             grad = &decoded[0]
         else:
-            place = span.touched.numbers[at // width] * width + at % width
+            place = span.source.touched.numbers[at // width] * width + at % width
             target = p + place
             point(span, rule.state, place, &state[0])
-            grad = row_gradient(span, at // width, at % width, scale, n, &decoded[0])
+            grad = row_gradient(&span.source, at // width, at % width, scale, n, &decoded[0])
         if work.track:
             memcpy(&before[0], target, n * sizeof(floating))
         call_update(rule, work.rows + span.row * WIDTH, target, grad, &state[0], n)
         if work.track:
             if scale != 1:  # what is tracked is the caller's gradient
-                gradient_block(span, at, 1, n, &decoded[0])
+                gradient_block(&span.source, at, 1, n, &decoded[0])
                 grad = &decoded[0]
             add_block(&sums, <const floating*> target, <const floating*> &before[0], grad, n)
         if several:
-            put_block(span.touched, p, at, n, <const floating*> target)
+            put_block(span.source.touched, p, at, n, <const floating*> target)
             for i in range(rule.state):
                 if state[i] != NULL:
-                    put_block(span.touched, <floating*> span.state[i].data, at, n,
+                    put_block(span.source.touched, <floating*> span.state[i].data, at, n,
                               <const floating*> state[i])
         at += n
     if work.track:
         keep(work, piece, &sums)
+
+
+cdef inline double row_squares(const floating* x, Py_ssize_t n, double total) noexcept nogil:
+    """total + the sum of x², in few lanes, since a row may be short."""
+    cdef double lanes[ROW_LANES]
+    cdef double value
+    cdef Py_ssize_t i, block
+    cdef int lane
+    for lane in range(ROW_LANES):
+        lanes[lane] = 0
+    for block in range(n // ROW_LANES):
+        for lane in range(ROW_LANES):
+            value = x[block * ROW_LANES + lane]
+            lanes[lane] = fma(value, value, lanes[lane])
+    for i in range(n - n % ROW_LANES, n):
+        value = x[i]
+        lanes[i % ROW_LANES] = fma(value, value, lanes[i % ROW_LANES])
+    for lane in range(ROW_LANES):
+        total += lanes[lane]
+    return total
+
+
+cdef inline const floating* row_part(const Work* work, const Span* span, Py_ssize_t row, Py_ssize_t column,
+                                     double scale, Py_ssize_t n, floating* scratch) noexcept nogil:
+    """n elements of a row of the gradient, of the touched ones where it has such."""
+    if span.source.touched != NULL:
+        return row_gradient(&span.source, row, column, scale, n, scratch)
+    return gradient_times(work, span, scale, row * span.width + column, n, scratch)
+
+
+cdef inline void update_rows(floating* p, const Work* work, const Span* span, Py_ssize_t begin,
+                             Py_ssize_t end, Py_ssize_t piece) noexcept nogil:
+    """The rows that begin at elements begin … end, each with coefficients of its own: a rule that keeps
+    one number for each row concludes it from a sum over that, and updates the row.
+    """
+    cdef const Rule* rule = rule_of(work, span)
+    cdef const Touched* touched = span.source.touched
+    cdef Py_ssize_t width = span.width, row = (begin + width - 1) // width, number, column, n
+    cdef double scale = scale_of(work, span)
+    cdef double coefficients[WIDTH]
+    cdef double sums[MOST_SUMS]
+    cdef double kept
+    cdef floating decoded[BLOCK]
+    cdef floating before[BLOCK]
+    cdef floating term[BLOCK]
+    cdef floating* terms[MOST_TERMS]
+    cdef floating* state[MOST_STREAMS]
+    cdef floating* target
+    cdef const floating* grad
+    cdef Sums tracked = Sums(0, 0, 0, 0)
+    terms[0] = &term[0]
+    memset(&state[0], 0, sizeof(state))
+    if touched != NULL:
+        fetch_rows(p, span, 0, row * width, min(end, (row + ROWS_AHEAD) * width))
+    while row * width < end:
+        number = row
+        if touched != NULL:
+            number = touched.numbers[row]
+            if (row + ROWS_AHEAD) * width < end:
+                fetch_rows(p, span, 0, (row + ROWS_AHEAD) * width, (row + ROWS_AHEAD + 1) * width)
+                FASTGD_PREFETCH((<floating*> span.state[0].data) + touched.numbers[row + ROWS_AHEAD])
+        target = p + number * width
+        memcpy(&coefficients[0], work.rows + span.row * WIDTH, sizeof(coefficients))
+        sums[0], column = 0, 0
+        while column < width:
+            n = min(<Py_ssize_t> BLOCK, width - column)
+            grad = row_part(work, span, row, column, scale, n, &decoded[0])
+            call_measure(rule, &coefficients[0], <const floating*> (target + column), grad, &state[0],
+                         &terms[0], n)
+            sums[0] = row_squares(<const floating*> &term[0], n, sums[0])
+            column += n
+        kept = (<floating*> span.state[0].data)[number]
+        rule.conclude(&sums[0], width, &kept, &coefficients[0])
+        (<floating*> span.state[0].data)[number] = <floating> kept
+        column = 0
+        while column < width:
+            n = min(<Py_ssize_t> BLOCK, width - column)
+            if width > BLOCK:  # else it is still there
+                grad = row_part(work, span, row, column, scale, n, &decoded[0])
+            if work.track:
+                memcpy(&before[0], target + column, n * sizeof(floating))
+            call_update(rule, &coefficients[0], target + column, grad, &state[0], n)
+            if work.track:
+                if scale != 1:  # what is tracked is the caller's gradient
+                    grad = row_part(work, span, row, column, 1, n, &decoded[0])
+                add_block(&tracked, <const floating*> (target + column), <const floating*> &before[0],
+                          grad, n)
+            column += n
+        row += 1
+    if work.track:
+        keep(work, piece, &tracked)
 
 
 cdef inline void visit_piece(floating* p, const Work* work, const Span* span, Py_ssize_t begin,
@@ -317,7 +421,9 @@ cdef inline void visit_piece(floating* p, const Work* work, const Span* span, Py
     elif what == DIRECT:
         if rule_of(work, span).matrix:
             direct_piece(p, work, span, begin, end, piece)
-    elif span.touched != NULL:
+    elif rule_of(work, span).by_row:
+        update_rows(p, work, span, begin, end, piece)
+    elif span.source.touched != NULL:
         update_touched(p, work, span, begin, end, piece)
     else:
         update_piece(p, work, span, begin, end, piece)
@@ -325,7 +431,7 @@ cdef inline void visit_piece(floating* p, const Work* work, const Span* span, Py
 
 cdef inline void reduce_any(floating* kind, const Work* work, const Span* span, Py_ssize_t begin,
                             Py_ssize_t end, Py_ssize_t piece) noexcept nogil:
-    if span.touched != NULL:
+    if span.source.touched != NULL:
         reduce_touched(kind, work, span, begin, end, piece)
     else:
         reduce_piece(kind, work, span, begin, end, piece)
@@ -339,7 +445,7 @@ cdef inline void visit_chunk(const Work* work, Py_ssize_t chunk, Sweep what) noe
         span = &work.spans[i]
         begin = max(low - span.start, <Py_ssize_t> 0)
         end = min(high - span.start, span.visited)
-        if begin < end and (span.grad != NULL or span.layout != NULL):
+        if begin < end and has_gradient(span):
             if what == REDUCE:  # a wide gradient's squares may be beyond the parameter's range
                 if span.param.format == F64 or span.wide:
                     reduce_any(<double*> NULL, work, span, begin, end, piece)
@@ -359,15 +465,23 @@ cdef inline void sweep_range(const Work* work, Sweep what, Py_ssize_t thread,
     cdef Py_ssize_t low = work.chunk_count * thread // team
     cdef Py_ssize_t high = work.chunk_count * (thread + 1) // team
     cdef Py_ssize_t i, begin
+    cdef Work own = work[0]
+    cdef Band bands[MOST_BANDS]
+    own.bands = NULL
+    if work.scratch != NULL:
+        own.bands = &bands[0]
+        for i in range(MOST_BANDS):
+            bands[i].layout = NULL
+            bands[i].data = work.scratch + (thread * MOST_BANDS + i) * <Py_ssize_t> work.band_size
     if what == UPDATE_BACKWARDS:
         while high > low:
             begin = max(low, high - RUN)
             for i in range(begin, high):
-                visit_chunk(work, i, what)
+                visit_chunk(&own, i, what)
             high = begin
     else:
         for i in range(low, high):
-            visit_chunk(work, i, what)
+            visit_chunk(&own, i, what)
 
 
 cdef inline void sweep(const Work* work, Sweep what, int team) noexcept nogil:

@@ -7,7 +7,7 @@ at % width of row number numbers[at // width].
 from libc.string cimport memset
 
 from fastgd._engine._codecs cimport decode, decode_scaled
-from fastgd._engine._work cimport BLOCK, Span, Touched
+from fastgd._engine._work cimport BLOCK, Source, Span, Touched
 from fastgd._engine.rules._common cimport floating
 
 cdef extern from "rows.h" nogil:
@@ -68,7 +68,7 @@ cdef inline void fetch_row(const char* row, Py_ssize_t nbytes) noexcept nogil:
 cdef inline void fetch_rows(floating* p, const Span* span, int streams, Py_ssize_t at,
                             Py_ssize_t end) noexcept nogil:
     """Ask for the memory of elements at … end, which come soon."""
-    cdef const Touched* touched = span.touched
+    cdef const Touched* touched = span.source.touched
     cdef Py_ssize_t size = min(touched.width, <Py_ssize_t> BLOCK) * <Py_ssize_t> sizeof(floating)
     cdef Py_ssize_t row = at // touched.width, offset
     cdef int i
@@ -81,23 +81,23 @@ cdef inline void fetch_rows(floating* p, const Span* span, int streams, Py_ssize
         row += 1
 
 
-cdef inline const floating* values_of(const Span* span, Py_ssize_t place, Py_ssize_t column, double scale,
+cdef inline const floating* values_of(const Source* source, Py_ssize_t place, Py_ssize_t column, double scale,
                                       Py_ssize_t n, floating* scratch) noexcept nogil:
     """n values of one place: where they lie, or decoded and scaled."""
-    cdef Py_ssize_t at = place * span.touched.width + column
-    if span.layout == NULL:
-        return (<const floating*> span.grad) + at
+    cdef Py_ssize_t at = place * source.touched.width + column
+    if source.layout == NULL:
+        return (<const floating*> source.grad) + at
     if scale == 1:
-        decode(span.layout, at, n, scratch)
+        decode(NULL, source.layout, at, n, scratch)
     else:
-        decode_scaled(span.layout, scale, at, n, scratch)
+        decode_scaled(NULL, source.layout, scale, at, n, scratch)
     return scratch
 
 
-cdef inline const floating* row_gradient(const Span* span, Py_ssize_t row, Py_ssize_t column, double scale,
-                                         Py_ssize_t n, floating* out) noexcept nogil:
+cdef inline const floating* row_gradient(const Source* source, Py_ssize_t row, Py_ssize_t column,
+                                         double scale, Py_ssize_t n, floating* out) noexcept nogil:
     """n elements of the gradient of one row: where they lie, or summed into `out`."""
-    cdef const Touched* touched = span.touched
+    cdef const Touched* touched = source.touched
     cdef floating part[BLOCK]
     cdef const floating* values
     cdef Py_ssize_t begin = touched.starts[row], end = touched.starts[row + 1], j, i
@@ -106,33 +106,33 @@ cdef inline const floating* row_gradient(const Span* span, Py_ssize_t row, Py_ss
         memset(out, 0, n * sizeof(floating))
         return out
     for j in range(begin, end):
-        if span.layout == NULL and touched.weights == NULL and j + AHEAD < last:
-            fetch_row(<const char*> ((<const floating*> span.grad)
+        if source.layout == NULL and touched.weights == NULL and j + AHEAD < last:
+            fetch_row(<const char*> ((<const floating*> source.grad)
                                      + touched.places[j + AHEAD] * touched.width + column),
                       n * <Py_ssize_t> sizeof(floating))
-        values = values_of(span, touched.places[j], column, scale, n, &part[0])
+        values = values_of(source, touched.places[j], column, scale, n, &part[0])
         if touched.weights != NULL:
             add_times(out, touched.weights[j], values, n, j == begin)
         elif j > begin:
             add(out, values, n)
-        elif begin + 1 == end and span.layout == NULL and scale == 1:
-            return values
+        elif begin + 1 == end and source.layout == NULL and scale == 1:
+            return (<const floating*> source.grad) + touched.places[j] * touched.width + column
         else:
             copy(out, values, n)
-    if scale != 1 and span.layout == NULL:
+    if scale != 1 and source.layout == NULL:
         for i in range(n):
             out[i] = <floating> (out[i] * scale)
     return out
 
 
-cdef inline void gradient_block(const Span* span, Py_ssize_t at, double scale, Py_ssize_t n,
+cdef inline void gradient_block(const Source* source, Py_ssize_t at, double scale, Py_ssize_t n,
                                 floating* out) noexcept nogil:
     """n elements from `at` on, of as many rows as it takes."""
-    cdef Py_ssize_t width = span.touched.width, row = at // width, column = at % width, m
+    cdef Py_ssize_t width = source.touched.width, row = at // width, column = at % width, m
     cdef const floating* part
     while n > 0:
         m = min(width - column, n)
-        part = row_gradient(span, row, column, scale, m, out)
+        part = row_gradient(source, row, column, scale, m, out)
         if part != out:
             copy(out, part, m)
         out, n, row, column = out + m, n - m, row + 1, 0

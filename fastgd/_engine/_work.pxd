@@ -17,6 +17,9 @@ cdef enum:
     MOST_SUMS = 4     # over an array, of a measuring rule or of a tracked step
     MOST_RULES = 64
     MAX_DIMS = 64     # NumPy's own limit
+    BAND = 64         # lines of an array whose memory runs across them that are turned at a time
+    BAND_PAD = 16     # elements between them, so that they do not share a set of the cache
+    MOST_BANDS = 4    # that a thread has at a time: of that many parts of a sum
 
 cdef enum Format:
     F32 = 0
@@ -30,6 +33,8 @@ cdef struct Layout:
     const char* data
     Format format
     int ndim
+    Py_ssize_t band       # lines that are turned at a time, see _codecs.pxd; 0: the last axis is walked
+    int slot              # of a thread's bands: its own among those of a sum
     Py_ssize_t shape[MAX_DIMS]
     Py_ssize_t strides[MAX_DIMS]
 
@@ -47,15 +52,21 @@ cdef struct Touched:
     Py_ssize_t count
     Py_ssize_t width        # elements of a row
 
+# Where a gradient, or one of several that are summed, lies.
+cdef struct Source:
+    const char* grad        # one in the parameter's format and order; NULL: see the layout
+    const Layout* layout    # NULL: see grad
+    const Touched* touched  # NULL: of all elements; else grad or layout are those of the values
+    const Source* more      # of a sum, which has neither grad nor layout, the first part; of that the next
+
 cdef struct Span:
     Stream param
     Stream state[MOST_STREAMS]  # in the order in which the rule names it
-    const char* grad      # a gradient in the parameter's format and order; NULL: see the layout
-    const Layout* layout  # NULL: see grad; both NULL: no gradient this step
-    const Touched* touched  # NULL: a gradient of all elements; else grad or layout are those of the values
+    Source source         # of the gradient; all NULL: none this step
     Py_ssize_t start      # in the virtual concatenation
     Py_ssize_t length     # elements
     Py_ssize_t visited    # that a step walks over: all, or those of the rows that are touched
+    Py_ssize_t width      # elements of a row of the parameter
     Py_ssize_t row        # of the coefficients, -1: none yet
     bint wide             # the gradient is scaled in double precision before it is rounded
 
@@ -106,6 +117,7 @@ cdef struct Rule:
     Sum sum[MOST_SUMS]
     bint joint                    # the sums run over all arrays of the step, not over each
     bint squares                  # it keeps squares of gradients
+    bint by_row                   # sums and the only number kept are those of each row, the state has it
     bint matrix                   # `measure` writes a direction for NumPy to work on, see _plan.pyx
 
 # --- a sweep over the chunks ---
@@ -116,6 +128,13 @@ cdef enum Sweep:
     DIRECT      # the directions of matrix rules, into scratch
     UPDATE
     UPDATE_BACKWARDS
+
+# Some lines of an array whose memory runs across them, decoded: one thread's, of one sweep.
+cdef struct Band:
+    const Layout* layout  # NULL: none yet
+    Py_ssize_t line       # the first
+    size_t itemsize       # of what it was decoded to
+    char* data
 
 cdef struct Work:
     const Span* spans
@@ -131,6 +150,9 @@ cdef struct Work:
     double prescale          # of all gradients, in double precision; 1: they are taken as they are
     double wide_scale        # the same of the wide ones
     bint track
+    char* scratch            # for bands: MOST_BANDS of band_size bytes for each thread; NULL: none is turned
+    size_t band_size
+    Band* bands              # of the thread
 
 cdef enum:  # the sums of a tracked step
     GRAD_SQUARES = 0

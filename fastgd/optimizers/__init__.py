@@ -27,7 +27,7 @@ from fastgd.optimizers._state_dict import dump as dump
 from fastgd.optimizers._state_dict import prepare as prepare
 from fastgd.optimizers.adadelta import Adadelta, Adamax
 from fastgd.optimizers.adafactor import Adafactor
-from fastgd.optimizers.adagrad import Adagrad
+from fastgd.optimizers.adagrad import Adagrad, RowWiseAdagrad
 from fastgd.optimizers.adam import Adam, AdamW
 from fastgd.optimizers.ademamix import Adan, AdEMAMix
 from fastgd.optimizers.belief import ADOPT, AdaBelief, Yogi
@@ -69,6 +69,7 @@ __all__ = [
     "Prodigy",
     "RAdam",
     "RMSprop",
+    "RowWiseAdagrad",
     "Rprop",
     "ScheduleFreeAdamW",
     "ScheduleFreeSGD",

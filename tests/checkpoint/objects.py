@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 import fastgd
+from tests.reference import SPECS
 from tests.support import tame
 
 DIGEST = 64  # hexadecimal digits at the end of a file
@@ -35,11 +36,16 @@ def everything(optimizer: Any) -> Any:
     return frozen({"params": optimizer.params, **optimizer.state_dict()})
 
 
-def parameters(rng: np.random.Generator, dtype: Any = np.float32) -> dict[str, Any]:
-    """A model with a bit of everything: nesting, both memory orders, no elements, no dimension."""
+def parameters(
+    rng: np.random.Generator, dtype: Any = np.float32, name: str = "Adam"
+) -> dict[str, Any]:
+    """A model with a bit of everything: nesting, both memory orders unless the optimizer of that name
+    takes one only, no elements, no dimension.
+    """
+    order: Any = "C" if SPECS[name].row_wise else "F"
     return {
         "W": tame(rng, (5, 3), dtype),
-        "F": np.asfortranarray(tame(rng, (2, 4, 3), dtype)),
+        "F": np.array(tame(rng, (2, 4, 3), dtype), order=order),
         "layers": [tame(rng, 7, dtype), (tame(rng, (0, 2), dtype), np.array(0.5, dtype))],
     }
 
@@ -56,7 +62,7 @@ def gradients(optimizer: Any, rng: np.random.Generator) -> Any:
 
 def trained(rng: np.random.Generator, name: str = "Adam", steps: int = 3, **kwargs: Any) -> Any:
     """An optimizer over `parameters` after some steps."""
-    optimizer = getattr(fastgd, name)(parameters(rng), **kwargs)
+    optimizer = getattr(fastgd, name)(parameters(rng, name=name), **kwargs)
     for _ in range(steps):
         optimizer.step(gradients(optimizer, rng))
     return optimizer

@@ -36,11 +36,11 @@ def path(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_every_option(case: Case, dtype: type[np.floating], path: Path) -> None:
     rng = np.random.default_rng(1)
-    opt = fastgd.__dict__[case.optimizer](parameters(rng, dtype), **case.kwargs)
+    opt = fastgd.__dict__[case.optimizer](parameters(rng, dtype, case.optimizer), **case.kwargs)
     for _ in range(3):
         opt.step(gradients(opt, rng))
     fastgd.save(path, opt)
-    other = fastgd.__dict__[case.optimizer](parameters(rng, dtype), **case.kwargs)
+    other = fastgd.__dict__[case.optimizer](parameters(rng, dtype, case.optimizer), **case.kwargs)
     arrays = other.params
     assert everything(other) != everything(opt)
     fastgd.load(path, other)

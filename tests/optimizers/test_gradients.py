@@ -11,7 +11,7 @@ import pytest
 
 import fastgd
 import fastgd._arrays.gradients
-from fastgd import Factors, Rows
+from fastgd import Factors, Rows, Sum
 from fastgd.optimizers import all_optimizers
 from tests.support import assert_same_bits, optimizer, tame
 
@@ -402,16 +402,48 @@ def test_minimize_stops_at_what_is_not_finite() -> None:
     assert "gradient 'params' has a NaN" in result.reason
 
 
-def test_accumulating_different_kinds_is_refused() -> None:
-    grads = iter([Rows([1], np.ones((1, 2))), np.ones((3, 2))])
-    with pytest.raises(ValueError, match=r"value_and_grad returned .* for one batch and"):
-        fastgd.minimize(
-            lambda w, x: (0.0, next(grads)),
-            np.ones((3, 2)),
-            data=[(1,), (2,)],
-            accumulate=2,
-            epochs=1,
-        )
+def accumulated(shape: tuple[int, ...], grads: list[Any]) -> np.ndarray:
+    """What one step of all these gradients, each of a batch, makes of zeros."""
+    w = np.zeros(shape)
+    fastgd.minimize(
+        lambda w, number: (0.0, grads[number]),
+        w,
+        data=[(number,) for number in range(len(grads))],
+        accumulate=len(grads),
+        epochs=1,
+        optimizer=fastgd.SGD(w, lr=1.0),
+    )
+    return w
+
+
+def test_accumulating_different_kinds(rng: np.random.Generator) -> None:
+    rows, more = some_rows(rng, (6, 2), np.float64), some_rows(rng, (6, 2), np.float64)
+    factors = Factors(rng.standard_normal((4, 6)), rng.standard_normal((4, 2)))
+    text = sparse.random_array((6, 2), density=0.5, rng=np.random.default_rng(0), format="csr")
+    dense = rng.standard_normal((6, 2))
+    for grads in (
+        [rows, dense, more],
+        [dense, rows],
+        [rows, factors, text],
+        [Sum([rows, dense]), more, Sum([text, factors])],
+        [Sum([rows, text]), Sum([more, text]), factors],
+    ):
+        expected = sum(
+            grad.toarray() if isinstance(grad, Factors) or sparse.issparse(grad)
+            else grad.toarray((6, 2)) if isinstance(grad, (Rows, Sum)) else grad
+            for grad in grads
+        )  # fmt: skip
+        assert accumulated((6, 2), grads) == pytest.approx(-expected / len(grads), abs=1e-12)
+
+
+def test_accumulating_other_shapes_is_refused() -> None:
+    for grads in (
+        [Rows([1], np.ones((1, 2))), np.ones((3, 4))],
+        [Rows([4], np.ones((1, 2))), np.ones((3, 2))],
+        [Factors(np.ones((1, 3)), np.ones((1, 2))), np.ones((2, 3))],
+    ):
+        with pytest.raises(ValueError, match=r"value_and_grad returned .* for one batch and"):
+            accumulated((3, 2), grads)
 
 
 def test_norms_of_gradients_by_themselves(rng: np.random.Generator) -> None:

@@ -43,9 +43,11 @@ class Run:
     average: Any
 
     @classmethod
-    def start(cls, make: Any, average: Any, sampling: dict[str, Any], seed: int) -> Run:
+    def start(cls, name: str, make: Any, average: Any, sampling: dict[str, Any], seed: int) -> Run:
         rng = np.random.default_rng(seed)
-        params = {"W": np.asfortranarray(rng.standard_normal((6, 4))), "v": rng.standard_normal(4)}
+        order: Any = "C" if SPECS[name].row_wise else "F"
+        W = np.array(rng.standard_normal((6, 4)), order=order)
+        params = {"W": W, "v": rng.standard_normal(4)}
         sampler = fastgd.MiniBatches(X, Y, batch_size=8, seed=seed, **sampling)
         return cls(make(params), sampler, rng, average(params))
 
@@ -116,6 +118,7 @@ def comparable(run: Run, other: Run) -> Any:
 def test_every_option(case: Case, tmp_path: Path) -> None:
     def start(seed: int) -> Run:
         return Run.start(
+            case.optimizer,
             lambda params: make_optimizer(case.optimizer, params, **case.kwargs),
             lambda params: ExponentialAverage(params, 0.9),
             {},
@@ -143,6 +146,7 @@ def test_everything_on(name: str, sampler: str, tmp_path: Path) -> None:
 
     def start(seed: int) -> Run:
         return Run.start(
+            name,
             lambda params: make_optimizer(name, params, **options),
             lambda params: TailAverage(params, start=11),
             SAMPLERS[sampler],
@@ -155,7 +159,7 @@ def test_everything_on(name: str, sampler: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("first", [0, 1, 6, 7, 8, 14])
 def test_at_the_ends_of_epochs(first: int, tmp_path: Path) -> None:
     def start(seed: int) -> Run:
-        return Run.start(fastgd.Adam, ExponentialAverage, {}, seed)
+        return Run.start("Adam", fastgd.Adam, ExponentialAverage, {}, seed)
 
     assert_resumes(start, tmp_path / "run.npz", first)
 
@@ -165,7 +169,7 @@ def test_plateau(name: str, tmp_path: Path) -> None:
     def start(seed: int) -> Run:
         lr = schedules.ReduceOnPlateau(0.1, patience=1, factor=0.5, cooldown=2)
         return Run.start(
-            lambda params: make_optimizer(name, params, lr=lr), ExponentialAverage, {}, seed
+            name, lambda params: make_optimizer(name, params, lr=lr), ExponentialAverage, {}, seed
         )
 
     assert_resumes(start, tmp_path / "run.npz")
@@ -195,6 +199,7 @@ import fastgd
 path, until, resume = sys.argv[1], int(sys.argv[2]), sys.argv[3] == "resume"
 lr = fastgd.schedules.cosine(0.1, total_steps=40)
 run = here.Run.start(
+    "Adam",
     lambda params: fastgd.Adam(params, lr=lr, clip_norm=1.0), ExponentialAverage, {}, 5 * resume
 )
 if resume:

@@ -203,6 +203,7 @@ class Spec:
     joint: bool = False  # `rule` is a JointRule
     needs_loss: bool = False
     matrices: bool = False  # it updates arrays of two axes only
+    row_wise: bool = False  # it keeps a number for each row, and updates arrays in C order only
 
     def having(self, **values: Any) -> dict[str, Any]:
         """Those of the hyperparameters that it has and that may change."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from tests.fma import Array, MultiplyAdd
@@ -12,6 +14,7 @@ from tests.specs._spec import (
     Hyper,
     Spec,
     State,
+    always,
     fading_decay,
     falling,
     l2,
@@ -33,6 +36,21 @@ def adagrad(
     squares = fma(g, g, state["sum"])
     lr = h["lr"] / (1.0 + (t - 1) * h["lr_decay"])
     return fma(number(p, -lr), g / rooted(p, squares, h), p), {"sum": squares}
+
+
+def row_wise(
+    p: Array, g: Array, state: State, h: Hyper, t: int, fma: MultiplyAdd
+) -> tuple[Array, State]:
+    g = l2(p, g, h, fma)
+    by_row = np.square(g.reshape((*p.shape[:1], -1) if p.size else p.shape), dtype=np.float64)
+    means = by_row.mean(axis=-1) if p.size else np.zeros(p.shape[:1])
+    squares = state["sum"] + means.reshape(p.shape[:1])
+    lr = h["lr"] / (1.0 + (t - 1) * h["lr_decay"])
+    inside, outside = (h["eps"], 0.0) if h["eps_inside"] else (0.0, h["eps"])
+    with np.errstate(divide="ignore"):
+        rates = (-lr / (np.sqrt(squares + inside) + outside)).astype(p.dtype)
+    rates = rates.reshape(p.shape[:1] + (1,) * (p.ndim - 1))
+    return fma(np.broadcast_to(rates, p.shape), g, p), {"sum": squares.astype(p.dtype)}
 
 
 LR = {"lr": 0.1}
@@ -79,3 +97,12 @@ SPECS = {
         torch="Adagrad",
     ),
 }
+SPECS["RowWiseAdagrad"] = replace(
+    SPECS["Adagrad"],
+    rule=row_wise,
+    first=lambda p, h: {"sum": np.full(p.shape[:1], h["initial_accumulator_value"], p.dtype)},
+    torch=None,
+    whole=always,
+    ulps=4,
+    row_wise=True,
+)

@@ -42,6 +42,7 @@ cdef inline Rule* add(Kernels* kernels, dict rules, str name, size_t size, Fill 
         "state": state,
         "numbers": numbers,
         "matrix": False,
+        "by_row": False,
     }
     kernels.rule_count += 1
     return rule
@@ -69,3 +70,14 @@ cdef inline int makes_directions(Rule* rule, dict entry, SingleMeasure single,
     rule.matrix = True
     entry["matrix"] = True
     return 0
+
+
+cdef inline Rule* sums_rows(Rule* rule, dict entry, SingleMeasure single, DoubleMeasure double_,
+                            Conclude conclude) except NULL:
+    """A rule that keeps one number for each row, in its only state: `conclude` is given the sum over the
+    row of the squares of the term that is measured, and the row's number.
+    """
+    rule.measure_single, rule.measure_double, rule.conclude = single, double_, conclude
+    rule.by_row = True
+    entry["by_row"] = True
+    return rule
