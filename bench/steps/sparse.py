@@ -1,11 +1,14 @@
-r"""Gradients of some rows, and factors, against what else there is: ratios of medians of alternating steps.
+r"""Gradients of some rows, factors, sums and other layouts against what else there is: ratios of medians
+of alternating steps.
+of alternating steps.
 
     python -m bench.steps.sparse [--threads 2]
 
 Rows: a table of 1,000,000 x 64 float32, batches of 8,192 indices drawn from Zipf's distribution over
 ranks 1 … 1,000,000 (exponent 1), 100 different ones, so that no cache holds the rows of the next.
 Factors: a layer of 4,096 x 4,096, and one of 42,000 x 20 whose inputs are 64 documents of 100 words.
-PyTorch takes part where it is installed.
+Sums: two gradients of 16.7 M elements, against adding them first. Turned: gradients in Fortran order of
+parameters in C order, against those in C order. PyTorch takes part where it is installed.
 """
 
 from __future__ import annotations
@@ -32,14 +35,14 @@ def zipf(rng: np.random.Generator) -> Any:
     return ranks * 7_368_787 % ROWS
 
 
-def medians(steps: dict[str, Step], rounds: int) -> dict[str, float]:
-    """Seconds of each, the steps of one number taken in turns; the first round is not counted."""
+def medians(steps: dict[str, Step], rounds: int, batches: int = BATCHES) -> dict[str, float]:
+    """Seconds of each, the steps of one number taken in turns, after a round that is not counted."""
     times: dict[str, list[float]] = {name: [] for name in steps}
-    for i in range(rounds * BATCHES):
+    for i in range((rounds + 1) * batches):
         for name, step in steps.items():
             begin = time.perf_counter()
-            step(i % BATCHES)
-            if i >= BATCHES:
+            step(i % batches)
+            if i >= batches:
                 times[name].append(time.perf_counter() - begin)
     return {name: statistics.median(values) for name, values in times.items()}
 
@@ -55,18 +58,19 @@ def rows(threads: int) -> None:
     for name, other, options in (
         ("Adam", "SparseAdam", {"eps_hat": True}),
         ("Adagrad", "Adagrad", {}),
+        ("RowWiseAdagrad", "Adagrad", {}),
         ("SGD", "SGD", {}),
     ):
         steps = {"fastgd": ours(name, options, batches, values), "touching": touch(name, batches)}
         if importlib.util.find_spec("torch") is not None:
             steps["torch"] = theirs(other, threads, batches, values)
-        found = medians(steps, 3)
+        found = medians(steps, 2)
         shown = ", ".join(
             f"{name} {seconds / found['fastgd']:.2f} ×"
             for name, seconds in found.items()
             if name != "fastgd"
         )
-        print(f"  {name:<8} {found['fastgd'] * 1e6:7.0f} µs; {shown}")
+        print(f"  {name:<14} {found['fastgd'] * 1e6:7.0f} µs; {shown}")
 
 
 def ours(name: str, options: dict[str, Any], batches: Sequence[Any], values: Any) -> Step:
@@ -132,10 +136,35 @@ def factors(threads: int) -> None:
     )
 
 
-def compared(title: str, steps: dict[str, Step]) -> None:
-    found = medians(steps, 2)
+def compared(title: str, steps: dict[str, Step], other: str = "the product and the step") -> None:
+    found = medians(steps, 1)
     ratio = found["product"] / found["fastgd"]
-    print(f"{title}: {found['fastgd'] * 1e6:.0f} µs; the product and the step {ratio:.2f} ×")
+    print(f"{title}: {found['fastgd'] * 1e6:.0f} µs; {other} {ratio:.2f} ×")
+
+
+def layouts() -> None:
+    """Large arrays, few of them: a hundred steps take as long as all batches above."""
+    rng = np.random.default_rng(0)
+    for shape in ((4096, 4096), (16_000, 1000), (1000, 16_000)):
+        grad = rng.standard_normal(shape, np.float32)
+        turned = np.asfortranarray(grad)
+        for name in ("SGD", "AdamW"):
+            straight, across, sums, added = (
+                getattr(fastgd, name)(np.ones(shape, np.float32)) for _ in range(4)
+            )
+            steps: dict[str, Step] = {
+                "straight": lambda i, o=straight, g=grad: o.step(g),
+                "turned": lambda i, o=across, g=turned: o.step(g),
+                "sum": lambda i, o=sums, g=grad: o.step(fastgd.Sum([g, g])),
+                "added": lambda i, o=added, g=grad: o.step(g + g),
+            }  # fmt: skip
+            found = medians(steps, 1, 20)
+            ratio = {key: seconds / found["straight"] for key, seconds in found.items()}
+            print(
+                f"{name} over {shape[0]:,} x {shape[1]:,}: {found['straight'] * 1e3:.1f} ms; "
+                f"Fortran order {ratio['turned']:.2f} ×; "
+                f"Sum of two {ratio['sum']:.2f} ×, added first {ratio['added']:.2f} ×"
+            )
 
 
 def main() -> None:
@@ -145,6 +174,7 @@ def main() -> None:
     with fastgd.num_threads(threads):
         rows(threads)
         factors(threads)
+        layouts()
 
 
 if __name__ == "__main__":

@@ -286,7 +286,7 @@ cdef inline void update_touched(floating* p, const Work* work, const Span* span,
     fetch_rows(p, span, rule.state, begin, min(end, begin + SEVERAL))
     while at < end:
         n = min(<Py_ssize_t> SEVERAL if several else min(width - at % width, <Py_ssize_t> BLOCK), end - at)
-        if at + n < end:
+        if at + n < end and not several:
             fetch_rows(p, span, rule.state, at + n, min(end, at + n + SEVERAL))
         if several:
             target = &blocks[MOST_STREAMS][0]

@@ -26,6 +26,7 @@ cdef extern from "numeric.h" nogil:
 cdef enum:
     SEVERAL = 512  # elements: narrower rows are updated several at a time in blocks of so many
     AHEAD = 8      # values that are asked for before they are summed
+    ROWS_AHEAD = 16  # rows that are asked for before they are taken
     LINE = 64      # bytes of a line of cache
 
 
@@ -140,10 +141,15 @@ cdef inline void gradient_block(const Source* source, Py_ssize_t at, double scal
 
 cdef inline void take_block(const Touched* touched, const floating* array, Py_ssize_t at, Py_ssize_t n,
                             floating* out) noexcept nogil:
-    """The n elements of an array of the parameter's size that belong to those of the gradient."""
+    """The n elements of an array of the parameter's size that belong to those of the gradient; of each
+    row as it is taken the memory of one that comes later is asked for, no more at a time than is pending.
+    """
     cdef Py_ssize_t row = at // touched.width, column = at % touched.width, m
     while n > 0:
         m = min(touched.width - column, n)
+        if row + ROWS_AHEAD < touched.count:
+            fetch_row(<const char*> (array + touched.numbers[row + ROWS_AHEAD] * touched.width),
+                      touched.width * <Py_ssize_t> sizeof(floating))
         copy(out, array + touched.numbers[row] * touched.width + column, m)
         out, n, row, column = out + m, n - m, row + 1, 0
 
