@@ -69,6 +69,8 @@ class Rows:
             >>> fastgd.Rows([1, 1], [1.0, 2.0]).toarray((3,)).tolist()
             [0.0, 3.0, 0.0]
         """
+        if (self.indices < 0).any():  # which NumPy would count from the end
+            raise ValueError(f"indices must be at least 0, got {self.indices.min()}")
         dense = np.zeros(shape, self.values.dtype)
         np.add.at(dense, self.indices, self.values)
         return dense
@@ -356,14 +358,17 @@ def touched(name: str, grad: Any, param: Array) -> Touched | None:
 def _joined(name: str, parts: Sequence[Touched | None], param: Array) -> Touched:
     """The sum of gradients of some rows or elements; of elements, if one of them is."""
     each = [part for part in parts if part is not None]
+    if not param.size:
+        return each[0]  # which touches nothing, as they all do
     width = min(part.width for part in each)
+    what = "row" if width == _width(param) else "element"
     each = [_narrowed(part, width) for part in each]
     counts = [np.diff(part.starts) for part in each]
     numbers = [np.repeat(part.numbers, count) for part, count in zip(each, counts, strict=True)]
     first = np.cumsum([0, *(len(part.values) for part in each)])
     places = [part.places + start for part, start in zip(each, first, strict=False)]
     weights = [np.ones(len(part.places)) if part.weights is None else part.weights for part in each]
-    joined, starts, order = _segments(name, np.concatenate(numbers), param.size // width, "row")
+    joined, starts, order = _segments(name, np.concatenate(numbers), param.size // width, what)
     dtype = np.result_type(*(_native(part.values) for part in each))
     plain = all(part.weights is None for part in each)
     return Touched(
@@ -383,9 +388,8 @@ def _native(values: Array) -> np.dtype[Any]:
 
 def _narrowed(part: Touched, width: int) -> Touched:
     """With each row as one of so many elements, or as that many single elements."""
-    values = part.values.reshape(len(part.values), -1) if len(part.values) else part.values
     if part.width == width:
-        return part._replace(values=values.reshape(-1, width))
+        return part._replace(values=part.values.reshape(len(part.values), width))
     column = np.arange(part.width)
     lengths = np.diff(part.starts)
     rows = np.repeat(np.arange(len(part.numbers)), lengths)
@@ -401,7 +405,7 @@ def _narrowed(part: Touched, width: int) -> Touched:
     weights = None if part.weights is None else np.tile(part.weights, part.width)[order]
     numbers = (part.numbers[:, None] * part.width + column).reshape(-1)
     starts = np.concatenate([[0], np.cumsum(np.repeat(lengths, part.width))])
-    return Touched(values.reshape(-1, 1), numbers, starts, places, weights, 1)
+    return Touched(part.values.reshape(-1, 1), numbers, starts, places, weights, 1)
 
 
 def _of_rows(name: str, grad: Rows, param: Array) -> Touched:

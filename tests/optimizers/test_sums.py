@@ -146,6 +146,27 @@ def test_errors_name_the_array(grad: Any, match: str) -> None:
     assert opt.step_count == 0
 
 
+def test_of_nothing() -> None:
+    none = np.zeros(0, int)
+    for shape in ((3, 0), (0, 2), (3, 2)):
+        w = np.ones(shape)
+        opt = fastgd.Adam(w)
+        empty = Rows(none, np.zeros((0, *shape[1:])))
+        assert opt.step(Sum([empty, empty]))
+        assert opt.step(Sum([empty, np.zeros(shape), empty]))
+        assert opt.step(Sum([empty, sparse.csr_array(shape), empty]))
+        assert (w == 1.0).all()
+
+
+def test_negative_indices_do_not_count_from_the_end() -> None:
+    rows = Rows([-1], np.ones((1, 2)))
+    for grad in (Sum([rows, rows]), Sum([rows, np.ones((3, 2))])):
+        with pytest.raises(ValueError, match="'params' has row -1"):
+            fastgd.SGD(np.ones((3, 2))).step(grad)
+        with pytest.raises(ValueError, match="at least 0, got -1"):
+            grad.toarray((3, 2))
+
+
 def test_not_finite_in_any_part() -> None:
     w = np.ones((3, 2))
     opt = fastgd.Adam(w, nonfinite="skip")
