@@ -31,7 +31,7 @@ def global_norm(grads: Any) -> float:
     Args:
         grads: an array or any nesting of list, tuple and dict of arrays of float16, bfloat16
             (ml_dtypes'), float32 or float64 in native byte order, of any shape and layout; or `Rows`,
-            `Factors`, SciPy's sparse arrays. None leaves are left out.
+            `Factors`, `Sum`, SciPy's sparse arrays. None leaves are left out.
 
     Returns:
         The norm; 0 of no arrays.

@@ -136,8 +136,8 @@ class Optimizer(GroupedParameters):
                 each; for one group its tree, or a list of that), each leaf an array of its parameter's
                 shape. None skips a parameter, or a whole container, and leaves its state and its step
                 count alone. In place of an array also `Rows`, `Factors` or a SciPy sparse array or
-                matrix: only what it names is touched, and only rules that update each element by itself
-                take it.
+                matrix: only what it names is touched, and only rules that update each element, or each
+                row, by itself take it; `Sum` of several of all these.
             grad_scale: multiplies every gradient before anything else, for example the inverse of a
                 loss scale or of the number of accumulated batches.
             loss: the value whose gradients these are, for an optimizer that needs it (`PolyakSGD`);
