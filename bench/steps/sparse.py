@@ -1,6 +1,5 @@
 r"""Gradients of some rows, factors, sums and other layouts against what else there is: ratios of medians
 of alternating steps.
-of alternating steps.
 
     python -m bench.steps.sparse [--threads 2]
 
@@ -136,10 +135,10 @@ def factors(threads: int) -> None:
     )
 
 
-def compared(title: str, steps: dict[str, Step], other: str = "the product and the step") -> None:
+def compared(title: str, steps: dict[str, Step]) -> None:
     found = medians(steps, 1)
     ratio = found["product"] / found["fastgd"]
-    print(f"{title}: {found['fastgd'] * 1e6:.0f} µs; {other} {ratio:.2f} ×")
+    print(f"{title}: {found['fastgd'] * 1e6:.0f} µs; the product and the step {ratio:.2f} ×")
 
 
 def layouts() -> None:

@@ -61,9 +61,7 @@ def main() -> None:
 
     words, text, counts = numbered(texts(arguments.wheel, "train")[0], arguments.least)
     rng = np.random.default_rng(0)
-    keep = np.minimum(
-        1, np.sqrt(arguments.frequent * len(text) / counts)
-    )  # of words that are everywhere
+    keep = np.minimum(1, np.sqrt(arguments.frequent * len(text) / counts))  # few of frequent words
     text = text[rng.random(len(text)) < keep[text]]
     noise = counts**0.75 / (counts**0.75).sum()
     print(f"{len(words)} words, {len(text)} places")

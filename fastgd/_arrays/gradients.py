@@ -220,11 +220,15 @@ def is_partial(grad: Any) -> bool:
     return isinstance(grad, (Rows, Factors, Sum)) or is_sparse(grad)
 
 
-def parts_of_sum(grad: Any) -> Sequence[Any]:
+def _gradients(grad: Any) -> tuple[Any, ...]:
+    """Those of a sum; any other gradient by itself."""
+    return grad.parts if isinstance(grad, Sum) else (grad,)
+
+
+def parts_of_sum(grad: Any) -> tuple[Any, ...]:
     """The gradients of which an array is made up: one, unless it is a sum and one part is dense."""
-    if not isinstance(grad, Sum) or all(_is_lazy(part) for part in grad.parts):
-        return (grad,)
-    return grad.parts
+    parts = _gradients(grad)
+    return (grad,) if all(map(_is_lazy, parts)) else parts
 
 
 def _is_lazy(grad: Any) -> bool:
@@ -283,16 +287,13 @@ def weighted(grad: Any, weight: float) -> Any:
 def added(total: Any, more: Any) -> Any:
     """The sum of two gradients, one of which at least is of one of these kinds; None if they do not fit."""
     try:
-        if not (_is_lazy_sum(total) and _is_lazy_sum(more)):
+        if not all(map(is_partial, (*_gradients(total), *_gradients(more)))):
             shape = _shape_of(total) or _shape_of(more)
             if shape is not None and {_shape_of(total), _shape_of(more), None} == {shape, None}:
                 return np.add(dense(total, shape), dense(more, shape))
             return None
         if isinstance(total, Rows) and isinstance(more, Rows):
-            return Rows(
-                np.concatenate([total.indices, more.indices]),
-                np.concatenate([total.values, more.values]),
-            )
+            return _together([total, more])
         if isinstance(total, Factors) and isinstance(more, Factors):
             return Factors(
                 _stacked(total.left, more.left), np.concatenate([total.right, more.right])
@@ -302,13 +303,6 @@ def added(total: Any, more: Any) -> Any:
     except (ValueError, IndexError):
         return None
     return Sum([total, more])
-
-
-def _is_lazy_sum(grad: Any) -> bool:
-    """Whether it is best kept as it is, rather than added to an array of the parameter's shape."""
-    if isinstance(grad, Sum):
-        return all(_is_lazy_sum(part) for part in grad.parts)
-    return is_partial(grad)
 
 
 def _shape_of(grad: Any) -> tuple[int, ...] | None:
@@ -325,11 +319,14 @@ def _shape_of(grad: Any) -> tuple[int, ...] | None:
 def _merged(grad: Sum) -> Any:
     """A sum as one gradient: of rows if all parts are, else an array."""
     shape = _shape_of(grad)
-    if shape is not None:
-        return grad.toarray(shape)
+    return _together(grad.parts) if shape is None else grad.toarray(shape)
+
+
+def _together(rows: Sequence[Rows]) -> Rows:
+    """All of them, one after another."""
     return Rows(
-        np.concatenate([part.indices for part in grad.parts]),
-        np.concatenate([part.values for part in grad.parts]),
+        np.concatenate([each.indices for each in rows]),
+        np.concatenate([each.values for each in rows]),
     )
 
 

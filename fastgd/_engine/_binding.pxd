@@ -46,7 +46,6 @@ cdef class Binding:
     cdef int collect(self, grads) except -1
     cdef int bind(self) except -1
     cdef int release(self) except -1
-    cdef bint has_gradient(self, Py_ssize_t i) noexcept
     cdef bint is_wide(self, Py_ssize_t i) noexcept
     cdef Py_ssize_t walk(self, object spec, object node, Py_ssize_t leaf) except -1
     cdef object structure_error(self, Py_ssize_t leaf, str expected, object node)

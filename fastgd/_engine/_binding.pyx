@@ -37,6 +37,7 @@ from fastgd._engine._work cimport (
     Span,
     Sweep,
     Touched,
+    is_given,
 )
 
 cnp.import_array()
@@ -235,10 +236,6 @@ cdef class Binding:
         for i in range(self.count):
             self.held[i] = self.rows_of[i] = None
         return 0
-
-    cdef inline bint has_gradient(self, Py_ssize_t i) noexcept:
-        cdef Source* source = &self.spans[i].source
-        return source.grad != NULL or source.layout != NULL or source.more != NULL
 
     cdef inline bint is_wide(self, Py_ssize_t i) noexcept:
         """Whether the held gradient, or a part of it, is float64 and its parameter float32."""
@@ -492,7 +489,7 @@ cdef class Binding:
         for number in range(self.work.chunk_count):
             i = self.work.first[number]
             for piece in range(self.work.piece[number], self.work.piece[number + 1]):
-                if self.has_gradient(i) and self.spans[i].visited > 0:
+                if is_given(&self.spans[i].source) and self.spans[i].visited > 0:
                     out[i] += values[piece]
                 i += 1
         return 0

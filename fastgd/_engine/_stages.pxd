@@ -57,6 +57,7 @@ from fastgd._engine._work cimport (
     Sweep,
     Touched,
     Work,
+    is_given,
 )
 from fastgd._engine.rules._common cimport floating, fma
 
@@ -98,10 +99,6 @@ cdef inline void point(const Span* span, int count, Py_ssize_t at, floating** st
         state[i] = NULL if span.state[i].data == NULL else (<floating*> span.state[i].data) + at
 
 
-cdef inline bint has_gradient(const Span* span) noexcept nogil:
-    return span.source.grad != NULL or span.source.layout != NULL or span.source.more != NULL
-
-
 cdef inline double scale_of(const Work* work, const Span* span) noexcept nogil:
     """What multiplies the gradient in double precision before the rule sees it."""
     return work.wide_scale if span.wide else work.prescale
@@ -120,7 +117,7 @@ cdef inline const floating* gradient_times(const Work* work, const Span* span, d
     cdef const floating* grad
     cdef Py_ssize_t i
     if span.source.grad == NULL:
-        decode_any(work.bands, &span.source, scale, at, n, scratch)
+        decode_any(work.bands, &span.source, span.wide, scale, at, n, scratch)
         return scratch
     grad = (<const floating*> span.source.grad) + at
     if scale == 1:
@@ -445,7 +442,7 @@ cdef inline void visit_chunk(const Work* work, Py_ssize_t chunk, Sweep what) noe
         span = &work.spans[i]
         begin = max(low - span.start, <Py_ssize_t> 0)
         end = min(high - span.start, span.visited)
-        if begin < end and has_gradient(span):
+        if begin < end and is_given(&span.source):
             if what == REDUCE:  # a wide gradient's squares may be beyond the parameter's range
                 if span.param.format == F64 or span.wide:
                     reduce_any(<double*> NULL, work, span, begin, end, piece)

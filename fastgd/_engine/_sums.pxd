@@ -8,7 +8,7 @@ from libc.string cimport memset
 
 from fastgd._engine._codecs cimport decode, decode_scaled
 from fastgd._engine._touched cimport add, row_gradient
-from fastgd._engine._work cimport BLOCK, F64, Band, Source, Touched
+from fastgd._engine._work cimport BLOCK, Band, Source, Touched
 from fastgd._engine.rules._common cimport floating
 
 
@@ -56,20 +56,12 @@ cdef inline void add_parts(Band* bands, const Source* part, Py_ssize_t at, Py_ss
         part = part.more
 
 
-cdef inline bint any_wide(const Source* part) noexcept nogil:
-    while part != NULL:
-        if part.layout.format == F64:
-            return True
-        part = part.more
-    return False
-
-
-cdef inline void add_scaled(Band* bands, const Source* part, double scale, Py_ssize_t at, Py_ssize_t n,
-                            floating* out) noexcept nogil:
+cdef inline void add_scaled(Band* bands, const Source* part, bint wide_parts, double scale, Py_ssize_t at,
+                            Py_ssize_t n, floating* out) noexcept nogil:
     """The sum of the parts times `scale`, n at most BLOCK."""
     cdef double wide[BLOCK]
     cdef Py_ssize_t i
-    if scale == 1 and (floating is double or not any_wide(part)):
+    if scale == 1 and (floating is double or not wide_parts):
         add_parts(bands, part, at, n, out)
         return
     add_parts(bands, part, at, n, &wide[0])
@@ -77,11 +69,13 @@ cdef inline void add_scaled(Band* bands, const Source* part, double scale, Py_ss
         out[i] = <floating> (wide[i] * scale)
 
 
-cdef inline void decode_any(Band* bands, const Source* source, double scale, Py_ssize_t at, Py_ssize_t n,
-                            floating* out) noexcept nogil:
-    """n elements of a gradient that does not lie there as a rule takes it, times `scale`."""
+cdef inline void decode_any(Band* bands, const Source* source, bint wide, double scale, Py_ssize_t at,
+                            Py_ssize_t n, floating* out) noexcept nogil:
+    """n elements of a gradient that does not lie there as a rule takes it, times `scale`; `wide` as in
+    the span.
+    """
     if source.layout == NULL:
-        add_scaled(bands, source.more, scale, at, n, out)
+        add_scaled(bands, source.more, wide, scale, at, n, out)
     elif scale == 1:
         decode(bands, source.layout, at, n, out)
     else:

@@ -82,12 +82,18 @@ cdef inline void fetch_rows(floating* p, const Span* span, int streams, Py_ssize
         row += 1
 
 
+cdef inline const floating* where(const Source* source, Py_ssize_t place, Py_ssize_t column,
+                                  const floating* kind) noexcept nogil:
+    """Where the values of one place lie that need no decoding. `kind` only carries the type."""
+    return (<const floating*> source.grad) + place * source.touched.width + column
+
+
 cdef inline const floating* values_of(const Source* source, Py_ssize_t place, Py_ssize_t column, double scale,
                                       Py_ssize_t n, floating* scratch) noexcept nogil:
     """n values of one place: where they lie, or decoded and scaled."""
     cdef Py_ssize_t at = place * source.touched.width + column
     if source.layout == NULL:
-        return (<const floating*> source.grad) + at
+        return where(source, place, column, <const floating*> scratch)
     if scale == 1:
         decode(NULL, source.layout, at, n, scratch)
     else:
@@ -108,8 +114,7 @@ cdef inline const floating* row_gradient(const Source* source, Py_ssize_t row, P
         return out
     for j in range(begin, end):
         if source.layout == NULL and touched.weights == NULL and j + AHEAD < last:
-            fetch_row(<const char*> ((<const floating*> source.grad)
-                                     + touched.places[j + AHEAD] * touched.width + column),
+            fetch_row(<const char*> where(source, touched.places[j + AHEAD], column, <const floating*> out),
                       n * <Py_ssize_t> sizeof(floating))
         values = values_of(source, touched.places[j], column, scale, n, &part[0])
         if touched.weights != NULL:
@@ -117,7 +122,7 @@ cdef inline const floating* row_gradient(const Source* source, Py_ssize_t row, P
         elif j > begin:
             add(out, values, n)
         elif begin + 1 == end and source.layout == NULL and scale == 1:
-            return (<const floating*> source.grad) + touched.places[j] * touched.width + column
+            return where(source, touched.places[j], column, <const floating*> out)
         else:
             copy(out, values, n)
     if scale != 1 and source.layout == NULL:

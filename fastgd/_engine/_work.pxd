@@ -59,6 +59,10 @@ cdef struct Source:
     const Touched* touched  # NULL: of all elements; else grad or layout are those of the values
     const Source* more      # of a sum, which has neither grad nor layout, the first part; of that the next
 
+cdef inline bint is_given(const Source* source) noexcept nogil:
+    """Whether there is a gradient this step."""
+    return source.grad != NULL or source.layout != NULL or source.more != NULL
+
 cdef struct Span:
     Stream param
     Stream state[MOST_STREAMS]  # in the order in which the rule names it

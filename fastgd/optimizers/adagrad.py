@@ -82,10 +82,10 @@ class Adagrad(
 
 
 class RowWiseAdagrad(
-    Optimizer,
+    Adagrad,
     rule="row-wise adagrad",
     unpacked=("initial_accumulator_value",),
-    adaptive=True,
+    torch=None,
 ):
     """Adagrad with one number for each row in place of one for each element: for large embedding tables.
 
@@ -132,14 +132,6 @@ class RowWiseAdagrad(
         eps_inside: Flag = False,
         **options: Unpack[Options],
     ) -> None: ...
-
-    @classmethod
-    def check_together(cls, values: Values) -> None:
-        Adagrad.check_together(values)
-
-    @classmethod
-    def first_values(cls, values: Values) -> dict[str, float]:
-        return dict(Adagrad.first_values(values))
 
     @classmethod
     def state_shape(cls, slot: str, shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -46,9 +46,8 @@ def row_wise(
     means = by_row.mean(axis=-1) if p.size else np.zeros(p.shape[:1])
     squares = state["sum"] + means.reshape(p.shape[:1])
     lr = h["lr"] / (1.0 + (t - 1) * h["lr_decay"])
-    inside, outside = (h["eps"], 0.0) if h["eps_inside"] else (0.0, h["eps"])
     with np.errstate(divide="ignore"):
-        rates = (-lr / (np.sqrt(squares + inside) + outside)).astype(p.dtype)
+        rates = (-lr / rooted(squares, squares, h)).astype(p.dtype)
     rates = rates.reshape(p.shape[:1] + (1,) * (p.ndim - 1))
     return fma(np.broadcast_to(rates, p.shape), g, p), {"sum": squares.astype(p.dtype)}
 

@@ -4,7 +4,7 @@ from libc.math cimport sqrt as root
 from libc.string cimport memset
 
 from fastgd._engine._work cimport Head, Kernels
-from fastgd._engine.rules._common cimport floating, fma, prepare, sqrt
+from fastgd._engine.rules._common cimport floating, fma, prepare, sqrt, take_gradient
 from fastgd._engine.rules._entry cimport add, sums_rows
 
 cdef struct AdagradHyper:
@@ -47,15 +47,6 @@ cdef inline void adagrad(const double* row, floating* p, const floating* grad, f
 
 # --- one number for each row of the sum of the squares' means ---
 
-cdef inline void row_wise_measure(const double* row, const floating* p, const floating* grad,
-                                  floating** state, floating** terms, Py_ssize_t n) noexcept nogil:
-    cdef Adagrad k = (<const Adagrad*> row)[0]
-    cdef floating* term = terms[0]
-    cdef Py_ssize_t i
-    for i in range(n):
-        term[i] = prepare(&k.head, grad[i], p[i])
-
-
 cdef inline void row_wise_conclude(const double* sums, double n, double* total, double* row) noexcept nogil:
     cdef Adagrad* k = <Adagrad*> row
     total[0] += sums[0] / n
@@ -79,6 +70,6 @@ cdef inline int enter(Kernels* kernels, dict rules) except -1:
         ("sum",)).squares = True
     sums_rows(add(kernels, rules, "row-wise adagrad", sizeof(Adagrad), adagrad_fill, row_wise[float],
                   row_wise[double], hyper, ("sum",)),
-              rules["row-wise adagrad"], row_wise_measure[float], row_wise_measure[double],
+              rules["row-wise adagrad"], take_gradient[float], take_gradient[double],
               row_wise_conclude).squares = True
     return 0
