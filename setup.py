@@ -8,7 +8,8 @@ Everything else about the package stands in pyproject.toml. Environment variable
     FASTGD_DEBUG=1         with bounds checks and debug information
     FASTGD_SANITIZE=LIST   with -fsanitize=LIST, such as "address,undefined" or "thread"
 
-A file is compiled again only when it, what it includes, or the flags have changed.
+As many files at once as there are processors, and again only those of which the source, what it includes,
+or the flags have changed.
 """
 
 from __future__ import annotations
@@ -149,4 +150,4 @@ def extensions() -> list[Extension]:
     )
 
 
-setup(ext_modules=extensions())
+setup(ext_modules=extensions(), options={"build_ext": {"parallel": os.cpu_count()}})
