@@ -418,7 +418,8 @@ def test_loading_copies_the_state_once() -> None:
 
 def test_without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
-    monkeypatch.delitem(sys.modules, "fastgd.adapters.torch")
+    for name in [name for name in sys.modules if name.startswith("fastgd.adapters.torch")]:
+        monkeypatch.delitem(sys.modules, name)
     with pytest.raises(ImportError, match=r'pip install "fastgd\[torch\]"'):
         importlib.import_module("fastgd.adapters.torch")
 

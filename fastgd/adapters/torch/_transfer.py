@@ -1,4 +1,4 @@
-"""PyTorch: take over a run of torch.optim, and hand one over to it.
+"""A run of torch.optim taken over by an optimizer over NumPy arrays, and one handed over to it.
 
 An optimizer that both libraries have keeps the same state under the same names in both, so a run started
 in one continues in the other, up to rounding. The parameters correspond in order: group by
@@ -10,29 +10,20 @@ here. Clipping and `nonfinite` are not part of torch.optim; see `torch.nn.utils.
 adds 1e-6 to the norm. Keyword-only arguments of a class here, such as eps_hat, are other formulas than
 PyTorch's. PyTorch casts the numbers that a rule keeps, such as NAdam's mu_product, to the parameter's
 dtype.
-
-Needs `pip install "fastgd[torch]"`.
 """
 
 from __future__ import annotations
 
-import importlib
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from fastgd import _engine
 from fastgd._arrays.tree import Array, check_parameter
+from fastgd.adapters.torch._tensors import torch
 from fastgd.optimizers import Optimizer, all_optimizers, dump, prepare
-
-try:
-    torch: Any = importlib.import_module("torch")
-except ImportError as error:
-    raise ImportError('fastgd.adapters.torch needs PyTorch: pip install "fastgd[torch]"') from error
-
-__all__ = ["from_torch", "load_state_dict", "state_dict", "to_torch"]
 
 
 def to_torch(optimizer: Optimizer, torch_optimizer: Any) -> None:
@@ -174,7 +165,7 @@ def _export(optimizer: Optimizer, like: Any) -> dict[str, Any]:
         )
     return {
         "state": {
-            indices[name]: _exported(kind, entry)
+            indices[name]: exported(kind, entry)
             for name, entry in saved["state"].items()
             # PyTorch makes the state at a parameter's first step, Adagrad's at once.
             if entry["step"] > 0 or kind == "Adagrad"
@@ -220,7 +211,7 @@ def _saved(
         groups.append(group)
         for name, index in _zip(f"parameters in group {i}", ours["params"], theirs["params"]):
             found = state_dict["state"].get(index) or {}
-            state[name] = _imported(optimizer, name, found, group, step_count)
+            state[name] = imported(optimizer, name, found, group, step_count)
     if step_count is None:
         step_count = max((entry["step"] for entry in state.values()), default=0)
     return {**own, "step_count": step_count, "state": state, "param_groups": groups}
@@ -290,6 +281,17 @@ def _other_decay(kind: str, theirs: Mapping[str, Any]) -> str | None:
     return None
 
 
+def check_decay(kind: str | None, where: str, theirs: Mapping[str, Any]) -> None:
+    other = None if kind is None else _other_decay(kind, theirs)
+    if other:
+        raise ValueError(f"{where} is of {other}, this is {kind}")
+
+
+def template(kind: str | None) -> dict[str, Any]:
+    """All the options of a class of torch.optim, with its defaults."""
+    return {} if kind is None else dict(_plain(kind).defaults)
+
+
 def _check_forms(optimizer: Optimizer) -> None:
     forms = _own_forms(optimizer)
     for i, group in enumerate(optimizer.param_groups):
@@ -334,11 +336,13 @@ def _templates(kind: str, like: Any, count: int) -> list[dict[str, Any]]:
     return list(_plain(kind).state_dict()["param_groups"]) * count
 
 
-def _exported(kind: str, entry: Mapping[str, Any]) -> dict[str, Any]:
-    """The state of one parameter; its arrays are nobody else's."""
+def exported(
+    kind: str | None, entry: Mapping[str, Any], tensor: Callable[[Array], Any] = torch.from_numpy
+) -> dict[str, Any]:
+    """The state of one parameter, as torch.optim has it; `tensor` makes one of an array."""
     step = {} if kind == "SGD" else {"step": torch.tensor(float(entry["step"]))}
     return step | {
-        key: torch.from_numpy(value)
+        key: tensor(value)
         if isinstance(value, np.ndarray)
         else torch.tensor(value, dtype=torch.float64)
         for key, value in entry.items()
@@ -353,9 +357,7 @@ def _imported_group(
     kind: str, forms: set[str], where: str, ours: Mapping[str, Any], theirs: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Our group with their hyperparameters."""
-    other = _other_decay(kind, theirs)
-    if other:
-        raise ValueError(f"{where} is of {other}, this is {kind}")
+    check_decay(kind, where, theirs)
     group = dict(ours)
     for name, value in ours.items():
         if name != "params" and name not in forms:
@@ -366,15 +368,22 @@ def _imported_group(
 
 
 def _number(ours: Any, theirs: Any) -> Any:
-    """Their value, a tensor made a number; ours where it is a function."""
+    """Their value; ours where it is a function."""
     if callable(ours):
         return ours
     if isinstance(ours, tuple) and isinstance(theirs, (list, tuple)) and len(ours) == len(theirs):
         return tuple(map(_number, ours, theirs))
-    return theirs.item() if isinstance(theirs, torch.Tensor) else theirs
+    return number(theirs)
 
 
-def _imported(
+def number(value: Any) -> Any:
+    """Of a hyperparameter that may be a tensor, or several of such."""
+    if isinstance(value, (list, tuple)):
+        return tuple(map(number, value))
+    return value.item() if isinstance(value, torch.Tensor) else value
+
+
+def imported(
     optimizer: Optimizer,
     name: str,
     found: Mapping[str, Any],
@@ -394,6 +403,9 @@ def _imported(
         fresh = {slot: np.full(shapes[slot], first.get(slot, 0.0), param.dtype) for slot in shapes}
         return {"step": 0, **{key: first.get(key, 0.0) for key in declaration.numbers}, **fresh}
     step = found.get("step", 1 if step_count is None else step_count)  # SGD has none
+    missing = [key for key in declaration.numbers if key not in found]
+    if missing:
+        raise ValueError(f"the state of parameter {name!r} lacks {missing[0]!r}")
     numbers = {key: float(found[key]) for key in declaration.numbers}
     return {"step": int(step), **numbers, **{slot: _array(name, slot, found) for slot in shapes}}
 
