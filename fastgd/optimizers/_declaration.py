@@ -9,6 +9,7 @@ it when the class is defined.
 from __future__ import annotations
 
 import inspect
+import itertools
 from collections.abc import Iterable, Mapping
 from typing import Any, get_args
 
@@ -88,6 +89,11 @@ class Declaration:
         }
         self.checks["maximize"], self.defaults["maximize"] = flag, False
         self._widths = tuple(self.rule["hyperparameters"].items())
+        ends = itertools.accumulate(width for _, width in self._widths)
+        # Of each number among those that `packed` makes.
+        self.places = {
+            key: end - width for (key, width), end in zip(self._widths, ends, strict=True)
+        }
         self._positional = tuple(
             p.name for p in own[1:] if p.kind == inspect.Parameter.POSITIONAL_OR_KEYWORD
         )

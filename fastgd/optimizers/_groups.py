@@ -323,6 +323,20 @@ class GroupedParameters:
 
         self._gate.call(change)
 
+    def _assign_number(self, i: int, key: str, value: float) -> bool:
+        """The same for one number, if it is one that needs nothing else; whether it was."""
+        return self._gate.call(self._replace_number, i, key, value)
+
+    def _replace_number(self, i: int, key: str, value: float) -> bool:
+        bound = self._bound
+        groups = bound.groups
+        settings = groups[i].with_number(key, value)
+        if settings is None:
+            return False
+        groups = (*groups[:i], settings, *groups[i + 1 :])
+        self.__dict__["_bound"] = Bound._make((bound[0], groups, *bound[2:]))
+        return True
+
     def _swap(self, **changes: Any) -> None:
         self._bound = self._bound_with(**changes)
 

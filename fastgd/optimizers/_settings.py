@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from fastgd.optimizers._base import Optimizer
 
 
+FREE = ("lr", "weight_decay")  # see Settings.with_number
+
+
 class Settings:
     """One group's class and hyperparameters, checked. Never changed: an assignment makes another."""
 
@@ -68,6 +71,22 @@ class Settings:
         new._take({**self.values, **self.kind.declaration.checked(changes)})
         return new
 
+    def with_number(self, key: str, value: float) -> Settings | None:
+        """With a number in another's place on which neither rule nor state depends, fast: hosts
+        assign the rate with every step. None where the whole has to be checked.
+        """
+        if self.scheduled or key not in FREE or type(self.values.get(key)) is not float:
+            return None
+        declaration = self.kind.declaration
+        new: Settings = object.__new__(Settings)
+        new.kind, new.maximize, new.scheduled, new.rule = self.kind, self.maximize, (), self.rule
+        new.values = values = self.values.copy()
+        values[key] = declaration.checks[key](key, value)
+        self.kind.check_together(values)
+        new.packed = packed = self.packed.copy()  # type: ignore[union-attr]
+        packed[declaration.places[key]] = value
+        return new
+
     def direct(
         self, direction: Array, param: Array, slots: Sequence[Array | None], t: int
     ) -> list[tuple[Array, Array]]:
@@ -116,7 +135,8 @@ class ParamGroup(MutableMapping[str, Any]):
         return self._settings.values[key]
 
     def __setitem__(self, key: str, value: Any) -> None:
-        self.update({key: value})
+        if type(value) is not float or not self._optimizer._assign_number(self._index, key, value):
+            self.update({key: value})
 
     def update(self, other: Any = (), /, **values: Any) -> None:
         """Assign several hyperparameters at once, checked together: all of them or none."""
