@@ -443,6 +443,12 @@ def test_what_no_step_can_update_is_refused_with_the_way_out() -> None:
         adapter.AdamW([nn.Parameter(torch.zeros(3, dtype=torch.bfloat16))])
     with pytest.raises(TypeError, match="complex64"):
         adapter.AdamW([nn.Parameter(torch.zeros(3, dtype=torch.complex64))])
+
+
+@pytest.mark.skipif(
+    tuple(map(int, torch.__version__.split(".")[:2])) < (2, 6), reason="PyTorch has no names yet"
+)
+def test_messages_have_the_names_of_parameters() -> None:
     with pytest.raises(ValueError, match=r"parameter 'layer' is of torch\.float16"):
         adapter.AdamW([("layer", nn.Parameter(torch.zeros(3, dtype=torch.float16)))])
 

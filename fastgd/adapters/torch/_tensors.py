@@ -205,11 +205,20 @@ def addresses(tensors: Sequence[Any]) -> list[Any]:
 
 def mark_written(tensors: Sequence[Any]) -> None:
     """So that a graph which still needs their old values is an error, as with PyTorch's own writes."""
+    for part in [tensors] if TAKES_SEVERAL else tensors:
+        torch.autograd.graph.increment_version(part)
+
+
+def _takes_several() -> bool:
+    """Whether this PyTorch's increment_version does."""
     try:
-        torch.autograd.graph.increment_version(tensors)
-    except TypeError:  # an older PyTorch takes them one by one
-        for tensor in tensors:
-            torch.autograd.graph.increment_version(tensor)
+        torch.autograd.graph.increment_version([torch.empty(0)])
+    except (TypeError, RuntimeError):
+        return False
+    return True
+
+
+TAKES_SEVERAL = _takes_several()
 
 
 def _borrowed(gradient: Any) -> Any:

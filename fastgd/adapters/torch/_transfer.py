@@ -288,8 +288,8 @@ def check_decay(kind: str | None, where: str, theirs: Mapping[str, Any]) -> None
 
 
 def template(kind: str | None) -> dict[str, Any]:
-    """All the options of a class of torch.optim, with its defaults."""
-    return {} if kind is None else dict(_plain(kind).defaults)
+    """All the options of a class of torch.optim, with its defaults; none where it has no such class."""
+    return dict(_plain(kind).defaults) if kind is not None and hasattr(torch.optim, kind) else {}
 
 
 def _check_forms(optimizer: Optimizer) -> None:
