@@ -7,9 +7,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fastgd.adapters import scipy, sklearn, torch
+    from fastgd.adapters import autograd, jax, keras, scipy, sklearn, thinc, torch
 
-__all__ = ["scipy", "sklearn", "torch"]
+__all__ = ["autograd", "jax", "keras", "scipy", "sklearn", "thinc", "torch"]
 
 if not TYPE_CHECKING:
 
