@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
+
+os.environ.setdefault("KERAS_BACKEND", "torch")  # Keras reads it when it is imported
+HOSTS = ("autograd", "jax", "keras", "optax", "scipy", "sklearn", "thinc", "torch")
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Which of the libraries that fastgd adapts to were not there to be tested against."""
+    missing = [name for name in HOSTS if importlib.util.find_spec(name) is None]
+    if missing:
+        terminalreporter.write_line(f"not installed, so not tested against: {', '.join(missing)}")
 
 
 @pytest.fixture

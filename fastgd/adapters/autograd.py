@@ -13,6 +13,7 @@ Needs `pip install "fastgd[autograd]"`.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from typing import Any
 
@@ -23,7 +24,7 @@ from fastgd._arrays.tree import rebuild
 from fastgd.optimizers import SGD, Adam, Optimizer, RMSprop, find
 
 try:
-    from autograd.misc import flatten
+    flatten: Any = importlib.import_module("autograd.misc").flatten
 except ImportError as error:
     raise ImportError(
         'fastgd.adapters.autograd needs autograd: pip install "fastgd[autograd]"'
@@ -59,8 +60,11 @@ def adam(
     Raises:
         TypeError, ValueError: as `fastgd.Adam` and its step.
     """
-    options = {"lr": step_size, "betas": (b1, b2), "eps": eps}
-    return _run(lambda x: Adam(x, **options), 1.0, grad, x0, callback, num_iters)
+
+    def make(x: Any) -> Optimizer:
+        return Adam(x, lr=step_size, betas=(b1, b2), eps=eps)
+
+    return _run(make, 1.0, grad, x0, callback, num_iters)
 
 
 def rmsprop(
@@ -95,7 +99,7 @@ def sgd(
     step_size: float = 0.1,
     mass: float = 0.9,
 ) -> Any:
-    """SGD with momentum as `autograd.misc.optimizers.sgd`, which weights each gradient by 1 - mass; see `adam`.
+    """SGD with momentum as `autograd.misc.optimizers.sgd`, each gradient weighted by 1 - mass; see `adam`.
 
     Args:
         mass: decay of the velocity, an average of the gradients.
@@ -115,14 +119,15 @@ def optimize(
     num_iters: int = 100,
     **hyperparameters: Any,
 ) -> Any:
-    """The same with any of fastgd's optimizers, by name or class, and its own hyperparameters and options.
+    """The same with any of fastgd's optimizers, by name or class, with its own hyperparameters.
 
     Example:
         >>> import autograd.numpy as np
         >>> from autograd import grad
         >>> from fastgd.adapters.autograd import optimize
-        >>> x = optimize("lion", grad(lambda x, i: np.sum((x - 3.0) ** 2)), np.zeros(2), num_iters=50, lr=0.1)
-        >>> bool(np.allclose(x, 3.0, atol=0.2))
+        >>> square = grad(lambda x, i: np.sum((x - 3.0) ** 2))
+        >>> x = optimize("rprop", square, np.zeros(2), num_iters=50)
+        >>> bool(np.allclose(x, 3.0, atol=1e-3))
         True
     """
     kind = find(optimizer) if isinstance(optimizer, str) else optimizer
@@ -138,15 +143,14 @@ def _run(
     num_iters: int,
 ) -> Any:
     """The loop over a copy of x0: a tree of arrays as it is, else one vector."""
+    x: Any
+    view: Callable[[Any], Any] = _itself  # of x as the caller has it
+    flat: Callable[[Any], Any] = _itself  # what the caller returns, as x is
     if all(_is_floating(leaf) for _, leaf in leaves_of(x0)[0]):
-        x, view, flat = rebuild(x0, np.array), _itself, _itself
+        x = rebuild(x0, np.array)
     else:
         vector, view = flatten(x0)
-        x = np.array(vector, np.float64)
-
-        def flat(g: Any) -> Any:
-            return flatten(g)[0]
-
+        x, flat = np.array(vector, np.float64), _vector
     optimizer = make(x)
     params = list(optimizer.params.values())
     for i in range(num_iters):
@@ -160,6 +164,10 @@ def _run(
 
 def _itself(x: Any) -> Any:
     return x
+
+
+def _vector(tree: Any) -> Any:
+    return flatten(tree)[0]
 
 
 def _is_floating(leaf: Any) -> bool:

@@ -7,9 +7,9 @@
     @optimizers = "fastgd.Adam.v1"
     learn_rate = 0.001
 
-`Adam` and `SGD` have the arguments, formulas and results of thinc's. Every other optimizer of fastgd is here,
-and registered as "fastgd.<name>.v1", with `learn_rate` in place of `lr`, thinc's `L2`, `grad_clip` and
-`use_averages`, and its own hyperparameters. A learning rate may be any schedule of thinc's.
+`Adam` and `SGD` have the arguments, formulas and results of thinc's. Every other optimizer of fastgd is
+here, and registered as "fastgd.<name>.v1", with `learn_rate` in place of `lr`, thinc's `L2`, `grad_clip`
+and `use_averages`, and its own hyperparameters. A learning rate may be any schedule of thinc's.
 
 Needs `pip install "fastgd[thinc]"`.
 """

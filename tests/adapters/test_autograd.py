@@ -79,7 +79,11 @@ def test_signatures() -> None:
         ours = inspect.signature(getattr(adapter, name)).parameters.values()
         assert [(p.name, p.default) for p in ours][1:2] == [("x0", inspect.Parameter.empty)]
         own = {p.name: p.default for p in ours}
-        for key, default in {"adam": (0.001, 100), "rmsprop": (0.1, 100), "sgd": (0.1, 200)}.items():
+        for key, default in {
+            "adam": (0.001, 100),
+            "rmsprop": (0.1, 100),
+            "sgd": (0.1, 200),
+        }.items():
             if key == name:
                 assert (own["step_size"], own["num_iters"]) == default
 

@@ -19,7 +19,8 @@ MODULES = sorted(
     for module in pkgutil.walk_packages(fastgd.__path__, "fastgd.")
     if "_kernels" not in module.name and not module.name.endswith("__main__")
 )
-NEEDS = {f"fastgd.adapters.{name}": name for name in ("scipy", "sklearn", "torch")}
+HOSTS = ("autograd", "jax", "keras", "scipy", "sklearn", "thinc", "torch")
+NEEDS = {f"fastgd.adapters.{name}": name for name in HOSTS}
 
 
 @pytest.fixture(autouse=True)
@@ -33,8 +34,9 @@ def closed_figures() -> Iterator[None]:
 def test_docstrings(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MPLBACKEND", "Agg")
-    if name in NEEDS:
-        pytest.importorskip(NEEDS[name])
+    for module, host in NEEDS.items():
+        if name.startswith(module):
+            pytest.importorskip(host)
     assert doctest.testmod(importlib.import_module(name)).failed == 0
 
 

@@ -12,6 +12,7 @@ Needs `pip install "fastgd[torch]"`.
 
 from typing import Any
 
+from fastgd.adapters.torch._bound import Bound as Bound
 from fastgd.adapters.torch._optimizers import DROP_INS, Optimizer
 from fastgd.adapters.torch._transfer import from_torch, load_state_dict, state_dict, to_torch
 

@@ -113,14 +113,16 @@ class Bound:
                 )
         return layouts == self._layouts
 
-    def step(self, now: list[Any], loss: float | None) -> None:
-        """Take a step over the parameters where they lie now."""
+    def step(
+        self, now: list[Any], loss: float | None = None, grads: Sequence[Any] | None = None
+    ) -> None:
+        """Take a step over the parameters where they lie now, with the gradients given or their own."""
         for leaf in self.offloaded:
             leaf.follow()
         moved = None
         if now != self.at:
             moved = self._by_group([leaf.array for leaf in self.leaves])
-        if self.inner.step(self._by_group(self.gradients.read()), loss=loss, params=moved):
+        if self.inner.step(self._by_group(self.gradients.read(grads)), loss=loss, params=moved):
             mark_written(self.gradients.written)
             for leaf in self.offloaded:
                 leaf.give()

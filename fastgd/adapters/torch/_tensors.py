@@ -98,9 +98,8 @@ class Leaf:
             self.tensor.copy_(self.master)
         self._version = self.tensor._version
 
-    def gradient(self) -> Any:
-        """The tensor's gradient as a step takes it."""
-        grad = self.tensor.grad
+    def gradient(self, grad: Any) -> Any:
+        """A gradient of the tensor as a step takes it."""
         if grad is None:
             return None
         if grad.layout is torch.sparse_coo:
@@ -179,9 +178,10 @@ class Gradients:
         self._kept: list[Any] | None = None
         self.written: list[Any] = []
 
-    def read(self) -> list[Any]:
-        """For each parameter an array, `Rows`, or None."""
-        grads = [tensor.grad for tensor in self._tensors]
+    def read(self, grads: Sequence[Any] | None = None) -> list[Any]:
+        """For each parameter an array, `Rows`, or None; of the tensors given, or those that they have."""
+        if grads is None:
+            grads = [tensor.grad for tensor in self._tensors]
         present = [grad for grad in grads if grad is not None]
         where = addresses(present) if self._lies_there else []
         if len(present) < len(grads):
@@ -191,8 +191,11 @@ class Gradients:
             self.written = [tensor for tensor, grad in pairs if grad is not None]
             self._where, self._kept = where, None
         elif self._kept is None:
-            self._kept = [_borrowed(leaf.gradient()) for leaf in self._leaves]
-        return self._kept or [leaf.gradient() for leaf in self._leaves]
+            self._kept = list(map(_borrowed, self._arrays(grads)))
+        return self._kept or self._arrays(grads)
+
+    def _arrays(self, grads: Sequence[Any]) -> list[Any]:
+        return [leaf.gradient(grad) for leaf, grad in zip(self._leaves, grads, strict=True)]
 
 
 def addresses(tensors: Sequence[Any]) -> list[Any]:
