@@ -21,7 +21,7 @@ types:          ## mypy, and the stubs of the compiled modules against what they
 	printf "[mypy]\n" > build/stubtest.ini
 	python -m mypy.stubtest --mypy-config-file build/stubtest.ini --ignore-missing-stub \
 	    fastgd._engine._runtime fastgd._engine._gate fastgd._engine._gather fastgd._engine._rows \
-	    fastgd._engine._binding fastgd._engine._plan
+	    fastgd._engine._tensors fastgd._engine._binding fastgd._engine._plan
 
 docs:           ## the README's table of optimizers
 	python docs/tables.py

@@ -26,7 +26,7 @@ from Cython.Build import cythonize
 from setuptools import Extension, setup
 
 ENGINE = "fastgd/_engine"
-HALVES = ["_runtime", "_gate", "_gather", "_rows", "_binding", "_plan"]  # compiled once
+HALVES = ["_runtime", "_gate", "_gather", "_rows", "_tensors", "_binding", "_plan"]  # compiled once
 DEBUG = os.environ.get("FASTGD_DEBUG", "0") != "0"
 SANITIZE = os.environ.get("FASTGD_SANITIZE", "")
 # Instruction sets that are tried at import; where the compiler knows none there is one plain build.

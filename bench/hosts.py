@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import itertools
 import os
 import statistics
 import time
@@ -182,7 +183,9 @@ def keras_scenes(rounds: int) -> None:
         def run() -> Run:
             clock = Clock()
             optimizer = model.optimizer
-            object.__setattr__(optimizer, "apply", clock.around(type(optimizer).apply.__get__(optimizer)))
+            object.__setattr__(
+                optimizer, "apply", clock.around(type(optimizer).apply.__get__(optimizer))
+            )
             begin = time.perf_counter()
             found = model.fit(x, y, batch_size=batch, epochs=1, shuffle=False, verbose=0)
             return Run(time.perf_counter() - begin, clock.seconds, found.history["loss"][-1])
@@ -213,7 +216,9 @@ def sklearn_scenes(rounds: int) -> None:
     x, y = load_digits(return_X_y=True)
     x = (x / 16).astype(np.float32)
 
-    def training(kind: Any, owner: Any, hidden: tuple[int, ...], batch: int, epochs: int) -> Training:
+    def training(
+        kind: Any, owner: Any, hidden: tuple[int, ...], batch: int, epochs: int
+    ) -> Training:
         def run() -> Run:
             clock, plain = Clock(), owner.update_params
             owner.update_params = clock.around(plain)
@@ -320,7 +325,7 @@ def autograd_scenes(rounds: int) -> None:
 
     def start(width: int) -> list[Any]:
         sizes = [64, width, width, 10]
-        shapes = list(zip(sizes, sizes[1:], strict=False))
+        shapes = list(itertools.pairwise(sizes))
         made = np.random.default_rng(1)
         return [(made.standard_normal(s) / s[0] ** 0.5, np.zeros(s[1])) for s in shapes]
 
@@ -365,7 +370,7 @@ def jax_scenes(rounds: int) -> None:
     def start(width: int) -> list[Any]:
         made = np.random.default_rng(1)
         sizes = [64, width, width, 10]
-        shapes = list(zip(sizes, sizes[1:], strict=False))
+        shapes = list(itertools.pairwise(sizes))
         return [(made.standard_normal(s) / s[0] ** 0.5).astype(np.float32) for s in shapes]
 
     x = rng.standard_normal((32, 64)).astype(np.float32)

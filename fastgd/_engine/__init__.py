@@ -54,9 +54,11 @@ from fastgd._engine._runtime import (
     set_num_threads,
     x86_64_level,
 )
+from fastgd._engine._tensors import Exchange
 
 __all__ = [
     "Binding",
+    "Exchange",
     "Gate",
     "Plan",
     "as_array",

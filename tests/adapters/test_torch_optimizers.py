@@ -393,6 +393,15 @@ def test_gradients_are_not_kept() -> None:
     assert storage() is None
 
 
+def test_a_gradient_that_is_a_view_with_its_sign_turned() -> None:
+    weight = nn.Parameter(torch.zeros(4))
+    turned = torch.view_as_complex(torch.arange(8.0).reshape(4, 2)).conj().imag
+    assert turned.is_neg()
+    weight.grad = turned
+    adapter.SGD([weight], lr=1.0).step()
+    assert weight.tolist() == [1.0, 3.0, 5.0, 7.0]
+
+
 def test_gradients_at_the_same_address_in_another_order() -> None:
     square = torch.arange(16.0).reshape(4, 4)
     weight = nn.Parameter(torch.zeros(4, 4))

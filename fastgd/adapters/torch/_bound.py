@@ -95,7 +95,7 @@ class Bound:
             # A tensor that is changed in place is equal to itself: it has to be read each time.
             self._given[i] = [] if _holds_tensor(given) else given
 
-    def addresses(self) -> list[Any]:
+    def addresses(self) -> Any:
         """Where the parameters lie now: a host may put them elsewhere at any time."""
         return addresses(self._resident)
 
@@ -113,9 +113,7 @@ class Bound:
                 )
         return layouts == self._layouts
 
-    def step(
-        self, now: list[Any], loss: float | None = None, grads: Sequence[Any] | None = None
-    ) -> None:
+    def step(self, now: Any, loss: float | None = None, grads: list[Any] | None = None) -> None:
         """Take a step over the parameters where they lie now, with the gradients given or their own."""
         for leaf in self.offloaded:
             leaf.follow()

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from fastgd import _engine
 from fastgd._arrays.gradients import Rows
 from fastgd._arrays.tree import Array
 
@@ -19,7 +20,7 @@ except ImportError as error:
 
 OWN = (torch.float32, torch.float64)  # dtypes of parameters that a step updates where they lie
 DTYPES = (*OWN, torch.float16, torch.bfloat16)
-DATA_PTR, STRIDE = torch.Tensor.data_ptr, torch.Tensor.stride
+IS_NEG = torch.Tensor.is_neg
 
 
 class Leaf:
@@ -156,54 +157,71 @@ def array_of(tensor: Any, axes: Sequence[int] | None = None) -> Array:
 
 
 def _plain(tensor: Any, axes: Sequence[int] | None = None) -> Array:
-    return array_of(tensor.detach().to("cpu"), axes)
+    return array_of(tensor.detach().to("cpu").resolve_neg(), axes)
 
 
 class Gradients:
-    """The gradients of parameters as a step takes them, those of before where they lie at the same
-    addresses again: making an array takes ten times as long as asking for an address.
-
-    An array that is kept does not own its memory, so that this is free again when the host lets go of its
-    tensor; it is used only while a gradient lies there.
+    """The gradients of parameters as a step takes them.
 
     Attributes:
-        written: the parameters that have one.
+        written: the parameters that had one when they were read.
     """
 
     def __init__(self, leaves: Sequence[Leaf]) -> None:
         self._leaves = leaves
         self._tensors = [leaf.tensor for leaf in leaves]
-        self._lies_there = all(leaf.master is None for leaf in leaves)  # else it may be a copy
-        self._where: list[Any] = []
-        self._kept: list[Any] | None = None
+        self._resident = all(leaf.master is None for leaf in leaves)
+        self._turned = [(i, leaf.axes) for i, leaf in enumerate(leaves) if leaf.axes is not None]
         self.written: list[Any] = []
 
-    def read(self, grads: Sequence[Any] | None = None) -> list[Any]:
+    def read(self, grads: list[Any] | None = None) -> list[Any]:
         """For each parameter an array, `Rows`, or None; of the tensors given, or those that they have."""
         if grads is None:
             grads = [tensor.grad for tensor in self._tensors]
         present = [grad for grad in grads if grad is not None]
-        where = addresses(present) if self._lies_there else []
-        if len(present) < len(grads):
-            where.append([grad is None for grad in grads])
-        if not where or where != self._where:
+        if len(present) == len(grads):
+            self.written = self._tensors
+        else:
             pairs = zip(self._tensors, grads, strict=True)
             self.written = [tensor for tensor, grad in pairs if grad is not None]
-            self._where, self._kept = where, None
-        elif self._kept is None:
-            self._kept = list(map(_borrowed, self._arrays(grads)))
-        return self._kept or self._arrays(grads)
+        arrays = self._lent(grads, present) if self._resident else None
+        if arrays is None:
+            return [leaf.gradient(grad) for leaf, grad in zip(self._leaves, grads, strict=True)]
+        return arrays
 
-    def _arrays(self, grads: Sequence[Any]) -> list[Any]:
-        return [leaf.gradient(grad) for leaf, grad in zip(self._leaves, grads, strict=True)]
+    def _lent(self, grads: list[Any], present: list[Any]) -> list[Any] | None:
+        """All at once, None where one of them needs more than that."""
+        if EXCHANGE is None or any(map(IS_NEG, present)):
+            return None
+        try:
+            arrays = EXCHANGE.arrays(grads)
+        except (BufferError, RuntimeError):  # sparse, of another dtype, elsewhere
+            return None
+        for i, axes in self._turned:
+            arrays[i] = None if arrays[i] is None else arrays[i].transpose(axes)
+        return arrays
 
 
-def addresses(tensors: Sequence[Any]) -> list[Any]:
-    """Of tensors on the CPU, and their strides; nothing where one has none, or is elsewhere."""
+def addresses(tensors: list[Any]) -> Any:
+    """Where tensors lie and in what layout: equal as long as nothing of that has changed."""
+    if EXCHANGE is not None:
+        try:
+            return EXCHANGE.places(tensors)
+        except (BufferError, RuntimeError):
+            pass
+    return [(tensor.data_ptr(), tensor.stride()) for tensor in tensors]
+
+
+def _exchange() -> _engine.Exchange | None:
+    """PyTorch's interface in C, which it has since 2.10."""
+    capsule = getattr(torch.Tensor, "__dlpack_c_exchange_api__", None)
     try:
-        return [*map(DATA_PTR, tensors), *map(STRIDE, tensors)]
-    except RuntimeError:  # it is sparse
-        return []
+        return None if capsule is None else _engine.Exchange(capsule)
+    except BufferError:
+        return None
+
+
+EXCHANGE = _exchange()
 
 
 def mark_written(tensors: Sequence[Any]) -> None:
@@ -222,18 +240,3 @@ def _takes_several() -> bool:
 
 
 TAKES_SEVERAL = _takes_several()
-
-
-def _borrowed(gradient: Any) -> Any:
-    """The same memory without a claim on it."""
-    if gradient is None:
-        return None
-    interface = gradient.__array_interface__
-    return np.asarray(_Memory({**interface, "data": (interface["data"][0], True)}))
-
-
-class _Memory:
-    """What NumPy reads of an array whose memory is somebody else's."""
-
-    def __init__(self, interface: dict[str, Any]) -> None:
-        self.__array_interface__ = interface
