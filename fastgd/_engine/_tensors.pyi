@@ -2,6 +2,9 @@
 
 from typing import Any
 
+from typing_extensions import disjoint_base
+
+@disjoint_base
 class Exchange:
     def __init__(self, capsule: Any) -> None: ...
     def arrays(self, tensors: list[Any]) -> list[Any]: ...

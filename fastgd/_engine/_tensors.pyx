@@ -47,13 +47,15 @@ cdef class Exchange:
     cdef object capsule
     cdef const fastgd_dl_exchange* table
 
-    def __cinit__(self, capsule):
-        self.capsule = capsule
+    def __init__(self, capsule):
+        self.capsule = capsule  # so that it stays
         self.table = <const fastgd_dl_exchange*> PyCapsule_GetPointer(capsule, FASTGD_DL_NAME)
         if self.table.major != FASTGD_DL_MAJOR:
             raise BufferError(f"DLPack {self.table.major} is not known here")
 
     cdef int lend(self, object tensor, fastgd_dl_tensor* found) except -1:
+        if self.table == NULL:
+            raise BufferError("made without __init__")
         self.table.lend(<void*> tensor, found)
         if found.device_type != FASTGD_DL_CPU or found.ndim > MAX_DIMS:
             raise BufferError("a tensor is not on the CPU")
@@ -82,9 +84,9 @@ cdef class Exchange:
                 shape[axis] = found.shape[axis]
                 strides[axis] = found.strides[axis] * (found.bits // 8)
             kind = cnp.NPY_FLOAT if found.bits == 32 else cnp.NPY_DOUBLE
-            array = <cnp.ndarray> cnp.PyArray_New(cnp.ndarray, found.ndim, &shape[0], kind, &strides[0],
-                                              (<char*> found.data) + found.byte_offset, 0,
-                                              cnp.NPY_ARRAY_WRITEABLE, None)
+            array = <cnp.ndarray> cnp.PyArray_New(
+                cnp.ndarray, found.ndim, &shape[0], kind, &strides[0],
+                (<char*> found.data) + found.byte_offset, 0, cnp.NPY_ARRAY_WRITEABLE, None)
             cnp.set_array_base(array, tensor)
             result.append(array)
         return result
