@@ -220,8 +220,8 @@ STAND_INS: dict[str, tuple[str, Translation]] = {
         "SGD",
         lambda v: {
             "momentum": v["momentum"],
-            "nesterov": v["nesterov"] and v["momentum"] > 0,
-            "lr_in_momentum": v["momentum"] > 0,
+            "nesterov": v["nesterov"],
+            "lr_in_momentum": True,
         },
     ),
 }

@@ -146,7 +146,7 @@ class SGDOptimizer(OptimizerAdapter):
                 list(params),
                 lr=learning_rate_init,
                 momentum=momentum,
-                nesterov=nesterov and momentum > 0,
+                nesterov=nesterov,
                 lr_in_momentum=True,
             )
         )

@@ -46,7 +46,7 @@ class SGD(
         dampening: a number or a function step -> number: part of the gradient that is kept from the
             momentum buffer.
         weight_decay: L2 penalty, a number or a function step -> number, at least 0.
-        nesterov: True looks ahead along the momentum; needs momentum > 0 and no dampening.
+        nesterov: True looks ahead along the momentum, where there is one; needs dampening 0.
         lr_in_momentum, centralize: True or False, see above.
         maximize: True ascends instead of descending.
         clip_norm: the largest norm of all gradients taken as one vector, over all groups: if it is
@@ -99,11 +99,8 @@ class SGD(
 
     @classmethod
     def check_together(cls, values: Values) -> None:
-        if values["nesterov"] and (values["momentum"] == 0 or values["dampening"] != 0):
-            raise ValueError(
-                f"nesterov needs momentum > 0 and dampening 0, got momentum={values['momentum']!r} "
-                f"and dampening={values['dampening']!r}"
-            )
+        if values["nesterov"] and values["dampening"] != 0:
+            raise ValueError(f"nesterov needs dampening 0, got dampening={values['dampening']!r}")
 
     @classmethod
     def unused(cls, values: Values) -> set[str]:

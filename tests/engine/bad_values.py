@@ -141,8 +141,6 @@ GROUP_USES: list[tuple[str, Use, type[Exception], str]] = [
     ("keyword", lambda w, g: fastgd.Adam(ones(1), learning_rate=1), TypeError, "learning_rate"),
     ("positional", lambda w, g: fastgd.SGD(ones(1), 1, 0, 0, 0, False, True), TypeError,
      "positional"),
-    ("nesterov", lambda w, g: w.sgd.param_groups[1].update(nesterov=True, momentum=0), ValueError,
-     "nesterov needs momentum"),
     ("dampened", lambda w, g: w.sgd.param_groups[1].update(dampening=0.1), ValueError,
      "nesterov .*dampening"),
     ("accumulator", lambda w, g: fastgd.Adagrad(w.data, initial_accumulator_value=abs), TypeError,

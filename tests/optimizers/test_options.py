@@ -110,6 +110,18 @@ def test_norm_is_computed_when_it_is_needed() -> None:
         assert opt.grad_norm == wanted
 
 
+def test_nesterov_without_momentum_is_plain_sgd() -> None:
+    """scikit-learn and Keras have nesterov beside a momentum of 0."""
+    one, other = np.ones(5), np.ones(5)
+    opt = fastgd.SGD(one, lr=0.1, nesterov=True)
+    plain = fastgd.SGD(other, lr=0.1)
+    for _ in range(3):
+        opt.step(np.arange(5.0))
+        plain.step(np.arange(5.0))
+    assert_same_bits(one, other)
+    assert "momentum_buffer" not in opt.state["params"]
+
+
 @pytest.mark.parametrize("size", [1e-200, 1e200, 1e-310])
 def test_norms_neither_overflow_nor_underflow(size: float) -> None:
     p = np.zeros(4)
