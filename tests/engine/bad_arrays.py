@@ -211,7 +211,7 @@ def group_rows() -> Iterator[Row]:
         ("present", ValueError, "'0' and '2' overlap", lambda w: {"params": w.first}),
         ("unknown", ValueError, "hyperparameter 'eps'", lambda w: {"params": x(), "eps": 1}),
         ("nesterov", ValueError, "nesterov", lambda w: {"params": x(), "nesterov": True,
-                                                        "momentum": 0}),
+                                                        "dampening": 0.1}),
     ]:  # fmt: skip
         yield Row(
             f"add_param_group-{name}", make, lambda w, g: w.sgd.add_param_group(g), exception, match

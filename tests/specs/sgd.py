@@ -46,12 +46,11 @@ def sgd(
 def valid(h: dict[str, Any]) -> dict[str, Any]:
     h = {**h, "centralize": False}  # whose sums have no bits to compare
     if h["nesterov"]:
-        return {**h, "momentum": h["momentum"] or 0.9, "dampening": 0}
+        return {**h, "dampening": 0}
     return h
 
 
 LR = {"lr": 0.05}
-NESTEROV = (r"\bnesterov\b", r"\bmomentum\b")
 
 SPECS = {
     "SGD": Spec(
@@ -133,7 +132,6 @@ SPECS = {
             {"momentum": 0.5, "dampening": 0.2, "lr_in_momentum": True},
         ],
         errors=[
-            ErrorCase("nesterov-alone", {"nesterov": True}, ValueError, NESTEROV),
             ErrorCase(
                 "nesterov-dampening",
                 {"nesterov": True, "momentum": 0.9, "dampening": 0.1},
