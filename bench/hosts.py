@@ -1,10 +1,11 @@
 r"""Trainings in other libraries, with their own optimizer and with fastgd's behind their interface.
 
-    python -m bench.hosts [torch keras sklearn thinc autograd jax] [--rounds 7]
+    python -m bench.hosts [torch keras sklearn thinc autograd jax] [--rounds 7] [--markdown docs/hosts.md]
 
 Each line is one training, run in turns by the host alone and with fastgd; the ratio is of the medians of
 whole runs, the shares are the optimizer's of the run's time, and the last losses are beside each other.
-A host that is not installed is named at the end.
+A host that is not installed is named at the end. With --markdown the table goes into a page, between the
+lines that begin with "<!-- hosts" and "<!-- end".
 """
 
 from __future__ import annotations
@@ -12,11 +13,14 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import itertools
+import math
 import os
+import re
 import statistics
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,6 +37,7 @@ class Run(NamedTuple):
 
 
 Training = Callable[[], Run]
+HEAD = ["| training | against | times | share |", "|---|---|---|---|"]
 
 
 class Clock:
@@ -52,8 +57,8 @@ class Clock:
         return timed
 
 
-def compared(title: str, trainings: dict[str, Training], rounds: int) -> None:
-    """The last of the trainings is fastgd's; each of the others is a host's."""
+def compared(title: str, trainings: dict[str, Training], rounds: int) -> list[str]:
+    """Rows of the table. The last of the trainings is fastgd's; each of the others is a host's."""
     runs: dict[str, list[Run]] = {name: [] for name in trainings}
     for i in range(rounds + 1):
         for name, training in trainings.items():
@@ -66,18 +71,28 @@ def compared(title: str, trainings: dict[str, Training], rounds: int) -> None:
         for name, found in runs.items()
     }
     *hosts, ours = trainings
-    print(f"{title}: optimizer's share {shares[ours]:.0%}, loss {runs[ours][-1].loss:.6g}")
+    print(f"{title}: optimizer's share {_share(shares[ours])}, loss {runs[ours][-1].loss:.6g}")
+    rows = []
     for name in hosts:
+        times = seconds[name] / seconds[ours]
         print(
-            f"    {seconds[name] / seconds[ours]:5.2f} x against {name:<22} share {shares[name]:.0%}, "
+            f"    {times:5.2f} x against {name:<22} share {_share(shares[name])}, "
             f"loss {runs[name][-1].loss:.6g}"
         )
+        rows.append(
+            f"| {title} | {name} | {times:.2f} | {_share(shares[name])} → {_share(shares[ours])} |"
+        )
+    return rows
+
+
+def _share(share: float) -> str:
+    return "–" if math.isnan(share) else f"{share:.0%}"
 
 
 # --- PyTorch ---
 
 
-def torch_scenes(rounds: int) -> None:
+def torch_scenes(rounds: int) -> Iterator[list[str]]:
     import torch
 
     import fastgd.adapters.torch as adapter
@@ -129,7 +144,7 @@ def torch_scenes(rounds: int) -> None:
             "fused": lambda p: theirs(p, 1e-3, fused=True),
             "fastgd": lambda p, clip=clip: adapter.AdamW(p, 1e-3, clip_norm=clip),
         }
-        compared(
+        yield compared(
             title,
             {name: training(layers, shape, steps, make, clip) for name, make in hosts.items()},
             rounds,
@@ -155,13 +170,13 @@ def torch_scenes(rounds: int) -> None:
         "fused": stepping(lambda p: theirs(p, fused=True)),
         "fastgd": stepping(adapter.AdamW),
     }
-    compared("torch, the step alone over 100 tensors of 1,000", steps_only, rounds)
+    yield compared("torch, the step alone over 100 tensors of 1,000", steps_only, rounds)
 
 
 # --- Keras ---
 
 
-def keras_scenes(rounds: int) -> None:
+def keras_scenes(rounds: int) -> Iterator[list[str]]:
     import keras
 
     import fastgd.adapters.keras as adapter
@@ -193,7 +208,7 @@ def keras_scenes(rounds: int) -> None:
         return run
 
     for width, batch in ((2048, 64), (128, 16)):
-        compared(
+        yield compared(
             f"keras, fit, 3 layers of {width:,}, batch {batch}",
             {
                 "keras.optimizers.Adam": training(keras.optimizers, width, batch),
@@ -206,7 +221,7 @@ def keras_scenes(rounds: int) -> None:
 # --- scikit-learn ---
 
 
-def sklearn_scenes(rounds: int) -> None:
+def sklearn_scenes(rounds: int) -> Iterator[list[str]]:
     from sklearn.datasets import load_digits
     from sklearn.neural_network import MLPClassifier
     from sklearn.neural_network import _stochastic_optimizers as optimizers
@@ -221,7 +236,6 @@ def sklearn_scenes(rounds: int) -> None:
     ) -> Training:
         def run() -> Run:
             clock, plain = Clock(), owner.update_params
-            owner.update_params = clock.around(plain)
             owner.update_params = _method(clock, plain)
             try:
                 model = kind(hidden, batch_size=batch, max_iter=epochs, random_state=0, tol=0.0)
@@ -234,7 +248,7 @@ def sklearn_scenes(rounds: int) -> None:
         return run
 
     for hidden, batch, epochs in (((1024, 1024), 200, 2), ((1024, 1024), 32, 1), ((100,), 200, 10)):
-        compared(
+        yield compared(
             f"scikit-learn, fit, layers {hidden}, batch {batch}",
             {
                 "MLPClassifier": training(
@@ -258,7 +272,7 @@ def _method(clock: Clock, plain: Callable[..., Any]) -> Callable[..., Any]:
 # --- thinc ---
 
 
-def thinc_scenes(rounds: int) -> None:
+def thinc_scenes(rounds: int) -> Iterator[list[str]]:
     import thinc.optimizers
     from thinc.api import Relu, Softmax, chain, fix_random_seed
 
@@ -307,13 +321,15 @@ def thinc_scenes(rounds: int) -> None:
         ("thinc, 9 layers of 126, batch 64", training),
         ("thinc, the updates alone of 18 arrays of 16,000", updates),
     ):
-        compared(title, {"thinc's Adam": scene(thinc.optimizers), "fastgd": scene(adapter)}, rounds)
+        yield compared(
+            title, {"thinc's Adam": scene(thinc.optimizers), "fastgd": scene(adapter)}, rounds
+        )
 
 
 # --- autograd ---
 
 
-def autograd_scenes(rounds: int) -> None:
+def autograd_scenes(rounds: int) -> Iterator[list[str]]:
     import autograd.numpy as anp
     from autograd import grad
     from autograd.misc import optimizers
@@ -347,7 +363,7 @@ def autograd_scenes(rounds: int) -> None:
         return run
 
     for width in (32, 512):
-        compared(
+        yield compared(
             f"autograd, two layers of {width}, batch 32",
             {"autograd's adam": training(optimizers, width), "fastgd": training(adapter, width)},
             rounds,
@@ -357,7 +373,7 @@ def autograd_scenes(rounds: int) -> None:
 # --- JAX ---
 
 
-def jax_scenes(rounds: int) -> None:
+def jax_scenes(rounds: int) -> Iterator[list[str]]:
     import jax
     import jax.numpy as jnp
     import optax
@@ -428,7 +444,7 @@ def jax_scenes(rounds: int) -> None:
 
     for width in (256, 1024, 3072):
         count = sum(w.size for w in start(width)) / 1e6
-        compared(
+        yield compared(
             f"jax, two layers of {width:,}, {count:.2g} M parameters, batch 32",
             {
                 "optax, one jit": theirs(width, True),
@@ -439,7 +455,7 @@ def jax_scenes(rounds: int) -> None:
         )
 
 
-SCENES: dict[str, Callable[[int], None]] = {
+SCENES: dict[str, Callable[[int], Iterator[list[str]]]] = {
     "torch": torch_scenes,
     "keras": keras_scenes,
     "sklearn": sklearn_scenes,
@@ -459,6 +475,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Trainings in other libraries, with and without.")
     parser.add_argument("hosts", nargs="*", metavar="HOST", help=f"of {', '.join(SCENES)}")
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--markdown", type=Path, metavar="PAGE", help="put the table there")
     arguments = parser.parse_args()
     wanted = arguments.hosts or list(SCENES)
     unknown = sorted(set(wanted) - set(SCENES))
@@ -466,8 +483,12 @@ def main() -> None:
         parser.error(f"no host {unknown[0]!r}; there are {', '.join(SCENES)}")
     there = list(installed(wanted))
     warnings.simplefilter("ignore")
-    for name in there:
-        SCENES[name](arguments.rounds)
+    rows = [row for name in there for part in SCENES[name](arguments.rounds) for row in part]
+    if arguments.markdown:
+        page = arguments.markdown.read_text(encoding="utf-8")
+        table = "\n".join([*HEAD, *rows])
+        begin, end = r"(<!-- hosts.*?-->\n).*?(<!-- end -->)", rf"\g<1>{table}\n\g<2>"
+        arguments.markdown.write_text(re.sub(begin, end, page, flags=re.DOTALL), encoding="utf-8")
     missing = sorted(set(wanted) - set(there))
     if missing:
         print(f"not installed: {', '.join(missing)}")

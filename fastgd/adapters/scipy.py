@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgd._arguments import flag, integer, number, suggestion
+from fastgd._arguments import integer, number, suggestion
 from fastgd.optimizers import OTHER_NAMES, Optimizer, all_optimizers, find
 
 try:
@@ -100,7 +100,7 @@ class Method:
         callback: Callable[..., Any] | None = None,
         tol: float | None = None,
         maxiter: int = 1000,
-        disp: bool = False,
+        disp: bool | int = False,
         constraints: Any = (),
         hess: Any = None,
         hessp: Any = None,
@@ -123,7 +123,7 @@ class Method:
         optimizer = made(x, **{**self._given, **hyperparameters})
         run = _Run(evaluate, optimizer, x, low, high, limit, _caller(callback))
         result = run.result(integer("maxiter", maxiter, 1))
-        if flag("disp", disp):
+        if disp:  # True or a level, as with SciPy's own methods
             print(result.message)
         return result
 
