@@ -208,6 +208,9 @@ class Touched(NamedTuple):
     places: Array
     weights: Array | None  # float64; None: all are 1
     width: int
+    is_product: bool = (
+        False  # of all rows, each of all values: weights are a matrix of (rows, values)
+    )
 
 
 def is_sparse(value: Any) -> bool:
@@ -430,7 +433,7 @@ def _of_sparse(name: str, grad: Any, param: Array) -> Touched:
 
 
 def _of_factors(name: str, grad: Factors, param: Array) -> Touched:
-    left, right = grad.left, grad.right.astype(param.dtype, copy=False)
+    left, right = grad.left, np.ascontiguousarray(grad.right, param.dtype)
     _check_shape(name, (left.shape[1], right.shape[1]), param)
     _check_order(name, param)
     samples, rows = left.shape
@@ -442,6 +445,7 @@ def _of_factors(name: str, grad: Factors, param: Array) -> Touched:
             np.tile(np.arange(samples), rows),
             np.ascontiguousarray(left.T, np.float64).reshape(-1),
             _width(param),
+            is_product=samples > 1,
         )
     numbers, starts, places = _segments(name, left.indices, rows, "row")
     sample = np.repeat(np.arange(samples), np.diff(left.indptr))

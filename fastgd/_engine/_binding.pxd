@@ -53,6 +53,7 @@ cdef class Binding:
     cdef int hold(self, Py_ssize_t leaf, object node) except -1
     cdef int bind_leaf(self, Py_ssize_t i, ndarray array) except -1
     cdef int bind_rows(self, Py_ssize_t i, ndarray values, tuple touched) except -1
+    cdef int bind_product(self, Py_ssize_t i, Layout* layout, ndarray right, ndarray left) except -1
     cdef int bind_sum(self, Py_ssize_t i, list arrays, list touched) except -1
     cdef int describe_rows(self, Touched* rows, tuple touched) except -1
     cdef int bind_layout(self, Py_ssize_t i, Layout* layout, ndarray array, ndarray like) except -1

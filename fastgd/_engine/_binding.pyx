@@ -45,6 +45,7 @@ cnp.import_array()
 cdef enum:
     SERIAL_BELOW = 262144  # elements: below, a team saves less than its threads cost the next product
     SCATTERED = 8          # times as long as another an element of a row takes that is in no cache
+    FORMED = 1 << 19       # bytes of a band of a product, as doubles: it stays in a second-level cache
     MOST_BAND = 1 << 23    # bytes: longer lines have fewer of them in a band
     TURNED_FROM = 1 << 15  # bytes: a smaller array fits the cache however it lies
     GIL_BELOW = 8192       # elements: below, releasing the GIL costs more than the step
@@ -223,7 +224,8 @@ cdef class Binding:
                 source.touched = NULL
             else:
                 self.bind_rows(i, <cnp.ndarray> self.held[i], <tuple> self.rows_of[i])
-                visited = source.touched.count * source.touched.width
+                if source.touched != NULL:
+                    visited = source.touched.count * source.touched.width
             if visited != self.spans[i].visited:
                 self.spans[i].visited, moved = visited, True
         if moved:
@@ -339,6 +341,10 @@ cdef class Binding:
         cdef Source* source = &self.spans[i].source
         cdef Part* part = self.parts_of(i, 1)
         cdef size_t address = <size_t> cnp.PyArray_DATA(values)
+        if touched[6]:
+            self.bind_product(i, &part.layout, values, <cnp.ndarray> touched[4])
+            source.grad, source.layout, source.touched = NULL, &part.layout, NULL
+            return 0
         self.describe_rows(&part.touched, touched)
         source.touched = &part.touched
         if (format_of(values) == <int> self.spans[i].param.format
@@ -348,6 +354,21 @@ cdef class Binding:
         else:
             self.bind_layout(i, &part.layout, values, None)
             source.grad, source.layout = NULL, &part.layout
+        return 0
+
+    cdef int bind_product(self, Py_ssize_t i, Layout* layout, cnp.ndarray right, cnp.ndarray left) except -1:
+        """Record a product of factors, both in C order: the left one transposed, in double."""
+        cdef Py_ssize_t samples = cnp.PyArray_DIMS(right)[0], width = cnp.PyArray_DIMS(right)[1]
+        cdef Py_ssize_t size = (width + BAND_PAD) * <Py_ssize_t> sizeof(double)
+        cdef size_t address = <size_t> cnp.PyArray_DATA(right)
+        self.check_overlap(i, address, address + cnp.PyArray_NBYTES(right))
+        layout.data, layout.format = <const char*> address, <Format> format_of(right)
+        layout.left, layout.samples = <const double*> cnp.PyArray_DATA(left), samples
+        layout.ndim, layout.slot = 2, 0
+        layout.shape[0], layout.shape[1] = self.spans[i].length // max(width, 1), width
+        layout.strides[0] = layout.strides[1] = 0
+        layout.band = max(min(<Py_ssize_t> BAND, FORMED // size), <Py_ssize_t> 1)
+        self.work.band_size = max(self.work.band_size, <size_t> (layout.band * size))
         return 0
 
     cdef int bind_sum(self, Py_ssize_t i, list arrays, list touched) except -1:
@@ -404,7 +425,7 @@ cdef class Binding:
         layout.data = <const char*> low
         layout.format = <Format> format
         layout.shape[0], layout.strides[0] = 1, 0
-        layout.band, layout.slot = 0, 0
+        layout.band, layout.slot, layout.left = 0, 0, NULL
         for axis in (range(ndim - 1, -1, -1) if reverse else range(ndim)):
             size, stride = cnp.PyArray_DIMS(array)[axis], cnp.PyArray_STRIDES(array)[axis]
             if size == 1:

@@ -6,31 +6,18 @@ block into a buffer on its stack that stays in the L1 cache. n rules and m forma
 
 Of an array whose memory runs across the lines of the parameter's, as in Fortran against C order, each
 element of a line lies in another line of cache. It is turned a band at a time: so many lines that what
-is fetched is used, decoded into scratch that belongs to the thread.
+is fetched is used, decoded into scratch that belongs to the thread. A product of factors is formed in the
+same way, a band at a time.
 """
 
 from libc.string cimport memcpy
 
-from fastgd._engine._work cimport (
-    BAND,
-    BAND_PAD,
-    BF16,
-    BLOCK,
-    F16,
-    F32,
-    F64,
-    MAX_DIMS,
-    Band,
-    Format,
-    Layout,
-)
+from fastgd._engine._products cimport multiply
+from fastgd._engine._runs cimport convert_run
+from fastgd._engine._work cimport BAND, BAND_PAD, BLOCK, MAX_DIMS, Band, Format, Layout
 from fastgd._engine.rules._common cimport floating
 
 cdef extern from "numeric.h" nogil:
-    float fastgd_load_f16(const char*)
-    float fastgd_load_bf16(const char*)
-    float fastgd_load_f32(const char*)
-    double fastgd_load_f64(const char*)
     void FASTGD_PREFETCH(const void*)
 
 cdef extern from "turn.h" nogil:
@@ -39,40 +26,6 @@ cdef extern from "turn.h" nogil:
 
 cdef enum:
     TILE = 16  # elements of a line that are turned at a time
-
-cdef inline void convert_run(Format format, const char* src, Py_ssize_t stride, Py_ssize_t n,
-                             floating* out) noexcept nogil:
-    """n elements `stride` bytes apart; a constant stride lets the compiler vectorise the loads."""
-    cdef Py_ssize_t i
-    if format == F32:
-        if stride == 4:
-            for i in range(n):
-                out[i] = <floating> fastgd_load_f32(src + i * 4)
-        else:
-            for i in range(n):
-                out[i] = <floating> fastgd_load_f32(src + i * stride)
-    elif format == F64:
-        if stride == 8:
-            for i in range(n):
-                out[i] = <floating> fastgd_load_f64(src + i * 8)
-        else:
-            for i in range(n):
-                out[i] = <floating> fastgd_load_f64(src + i * stride)
-    elif format == F16:
-        if stride == 2:
-            for i in range(n):
-                out[i] = <floating> fastgd_load_f16(src + i * 2)
-        else:
-            for i in range(n):
-                out[i] = <floating> fastgd_load_f16(src + i * stride)
-    else:
-        if stride == 2:
-            for i in range(n):
-                out[i] = <floating> fastgd_load_bf16(src + i * 2)
-        else:
-            for i in range(n):
-                out[i] = <floating> fastgd_load_bf16(src + i * stride)
-
 
 cdef inline void walk(const Layout* layout, Py_ssize_t begin, Py_ssize_t n, floating* out) noexcept nogil:
     """Elements begin … begin+n of the walk over `layout`, into `out`, one line after another."""
@@ -125,6 +78,11 @@ cdef inline void turn(const char* src, Format format, Py_ssize_t along, Py_ssize
         j += m
 
 
+cdef inline Py_ssize_t length_of(const Layout* layout) noexcept nogil:
+    """Of a line."""
+    return layout.shape[layout.ndim - 1]
+
+
 cdef inline void fill_band(Band* band, const Layout* layout, Py_ssize_t line,
                            floating* kind) noexcept nogil:
     """Decode the band that begins with a line. `kind` only carries the type."""
@@ -138,6 +96,9 @@ cdef inline void fill_band(Band* band, const Layout* layout, Py_ssize_t line,
         rest = rest // layout.shape[axis]
         src += index * layout.strides[axis]
     band.layout, band.line, band.itemsize = layout, line, sizeof(floating)
+    if layout.left != NULL:
+        multiply(layout, line, lines, length_of(layout) + BAND_PAD, <floating*> band.data)
+        return
     turn(src, layout.format, layout.strides[last], layout.strides[last - 1], lines, layout.shape[last],
          <floating*> band.data)
 
@@ -154,7 +115,7 @@ cdef inline void decode(Band* bands, const Layout* layout, Py_ssize_t begin, Py_
         walk(layout, begin, n, out)
         return
     band = &bands[layout.slot]
-    length = layout.shape[layout.ndim - 1]
+    length = length_of(layout)
     line, column = begin // length, begin % length
     while n > 0:
         row = line % layout.shape[layout.ndim - 2] % layout.band  # within the band

@@ -28,13 +28,15 @@ cdef enum Format:
     BF16 = 3
 
 # A strided array, its axes in the order in which the parameter's memory walks them (slowest first),
-# those that can be walked as one merged.
+# those that can be walked as one merged; or a product, whose lines are formed a band at a time.
 cdef struct Layout:
     const char* data
     Format format
     int ndim
     Py_ssize_t band       # lines that are turned at a time, see _codecs.pxd; 0: the last axis is walked
     int slot              # of a thread's bands: its own among those of a sum
+    const double* left    # NULL, or of a product of (n, samples) and data, (samples, m), the first
+    Py_ssize_t samples
     Py_ssize_t shape[MAX_DIMS]
     Py_ssize_t strides[MAX_DIMS]
 

@@ -13,7 +13,7 @@ import fastgd
 import fastgd._arrays.gradients
 from fastgd import Factors, Rows, Sum
 from fastgd.optimizers import all_optimizers
-from tests.support import assert_same_bits, optimizer, tame
+from tests.support import assert_same_bits, engine_multiply_add, optimizer, tame
 
 sparse = pytest.importorskip("scipy.sparse")
 
@@ -289,6 +289,65 @@ def test_factors_are_their_product(
     fastgd.SGD(w, lr=0.5).step(Factors(given, right))
     eps = np.finfo(dtype).eps
     np.testing.assert_allclose(w, expected, rtol=0, atol=8 * (samples + 1) * eps * 10)
+
+
+@pytest.mark.parametrize("samples", [2, 31, 33, 70])
+@pytest.mark.parametrize("shape", [(1, 1), (5, 7), (6, 129), (66, 300), (3, 9000), (700, 65)])
+def test_dense_factors_are_summed_in_the_order_of_the_samples(
+    samples: int, shape: tuple[int, int], dtype: Any, rng: np.random.Generator
+) -> None:
+    """The bits of one fused sum, however the product is cut into bands and tiles; also within a Sum."""
+    multiply_add = engine_multiply_add()
+    left, right = (tame(rng, (samples, n), dtype) for n in shape)
+    expected = left[0][:, None] * right[0]
+    for a, b in zip(left[1:], right[1:], strict=True):
+        expected = multiply_add(
+            np.broadcast_to(a[:, None], shape), np.broadcast_to(b, shape), expected
+        )
+    for grad in (Factors(left, right), Factors(left[:, :], np.asfortranarray(right))):
+        w = np.zeros(shape, dtype)
+        fastgd.SGD(w, lr=1.0).step(grad)
+        assert_same_bits(w, dtype(0) - expected)
+    w = np.zeros(shape, dtype)
+    fastgd.SGD(w, lr=1.0).step(Sum([np.ones(shape, dtype), Factors(left, right)]))
+    assert_same_bits(w, dtype(0) - (dtype(1) + expected))
+
+
+def test_dense_factors_at_any_number_of_threads(
+    rng: np.random.Generator, restored_threads: None
+) -> None:
+    left, right = tame(rng, (5, 900), np.float32), tame(rng, (5, 700), np.float32)
+    found = []
+    for threads in (1, 2, 3):
+        fastgd.set_num_threads(threads)
+        w = np.ones((900, 700), np.float32)
+        fastgd.AdamW(w, lr=0.1).step(Factors(left, right))
+        found.append(w)
+    assert_same_bits(found[1], found[0])
+    assert_same_bits(found[2], found[0])
+
+
+@pytest.mark.parametrize("name", ["AdamW", "Adagrad", "Lion"])
+def test_dense_factors_with_options_as_the_array(
+    name: str, dtype: Any, rng: np.random.Generator
+) -> None:
+    left, right = tame(rng, (9, 130), dtype), tame(rng, (9, 257), dtype)
+    options: dict[str, Any] = {"lr": 0.01, "clip_norm": 1.0, "nonfinite": "raise"}
+    one, other = np.ones((130, 257), dtype), np.ones((130, 257), dtype)
+    kind = all_optimizers()[name]
+    a, b = kind(one, **options), kind(other, **options)
+    a.track_norms = b.track_norms = True
+    for scale in (1.0, 0.25):
+        a.step(Factors(left, right), scale)
+        b.step(left.T @ right, scale)
+    rtol = 2e-5 if dtype == np.float32 else 1e-12
+    np.testing.assert_allclose(one, other, rtol=rtol)
+    assert a.grad_norm == pytest.approx(b.grad_norm, rel=rtol)
+    for key, value in a.norms().items():
+        np.testing.assert_allclose(value, b.norms()[key], rtol=10 * rtol)
+    left[3, 5] = np.nan
+    with pytest.raises(FloatingPointError):
+        a.step(Factors(left, right))
 
 
 def test_factors_in_csr_touch_only_rows_that_occur(rng: np.random.Generator) -> None:
