@@ -147,7 +147,7 @@ def _run(
     view: Callable[[Any], Any] = _itself  # of x as the caller has it
     flat: Callable[[Any], Any] = _itself  # what the caller returns, as x is
     if all(_is_floating(leaf) for _, leaf in leaves_of(x0)[0]):
-        x = rebuild(x0, np.array)
+        x = rebuild(x0, _copied)
     else:
         vector, view = flatten(x0)
         x, flat = np.array(vector, np.float64), _vector
@@ -164,6 +164,10 @@ def _run(
 
 def _itself(x: Any) -> Any:
     return x
+
+
+def _copied(array: Any) -> Any:
+    return np.array(array, order="C")  # contiguous, whatever view it was of
 
 
 def _vector(tree: Any) -> Any:

@@ -108,7 +108,7 @@ class Optimizer:
     ) -> None:
         kind = find(optimizer) if isinstance(optimizer, str) else optimizer
         leaves, self._structure = jax.tree_util.tree_flatten_with_path(params)
-        arrays = {jax.tree_util.keystr(path): np.array(leaf) for path, leaf in leaves}
+        arrays = {jax.tree_util.keystr(path): np.array(leaf, order="C") for path, leaf in leaves}
         self._keys = tuple(arrays)
         self.inner = kind(arrays, **options)
 

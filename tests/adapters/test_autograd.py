@@ -42,6 +42,10 @@ def starts() -> dict[str, tuple[Any, Any]]:
         "tree": (network, tree),
         "scalars": (network, {**tree, "scale": 0.5}),
         "a number": (lambda x, i: (x - 2.0) ** 2, 0.5),
+        "permuted": (
+            lambda x, i: anp.sum((x - 1.0) ** 4),
+            rng.standard_normal((2, 3, 4)).transpose(1, 0, 2),
+        ),
         "transposed": (lambda x, i: anp.sum((x - A.T) ** 2), A.T * 0.5),
     }
 
