@@ -208,9 +208,7 @@ class Touched(NamedTuple):
     places: Array
     weights: Array | None  # float64; None: all are 1
     width: int
-    is_product: bool = (
-        False  # of all rows, each of all values: weights are a matrix of (rows, values)
-    )
+    is_product: bool = False  # of all rows and values: weights are a matrix of (rows, values)
 
 
 def is_sparse(value: Any) -> bool:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -60,10 +61,7 @@ def adam(
     Raises:
         TypeError, ValueError: as `fastgd.Adam` and its step.
     """
-
-    def make(x: Any) -> Optimizer:
-        return Adam(x, lr=step_size, betas=(b1, b2), eps=eps)
-
+    make = partial(Adam, lr=step_size, betas=(b1, b2), eps=eps)
     return _run(make, 1.0, grad, x0, callback, num_iters)
 
 
@@ -104,10 +102,7 @@ def sgd(
     Args:
         mass: decay of the velocity, an average of the gradients.
     """
-
-    def make(x: Any) -> Optimizer:
-        return SGD(x, lr=step_size, momentum=mass)
-
+    make = partial(SGD, lr=step_size, momentum=mass)
     return _run(make, 1.0 - mass, grad, x0, callback, num_iters)
 
 
@@ -130,8 +125,8 @@ def optimize(
         >>> bool(np.allclose(x, 3.0, atol=1e-3))
         True
     """
-    kind = find(optimizer) if isinstance(optimizer, str) else optimizer
-    return _run(lambda x: kind(x, **hyperparameters), 1.0, grad, x0, callback, num_iters)
+    make = partial(find(optimizer), **hyperparameters)
+    return _run(make, 1.0, grad, x0, callback, num_iters)
 
 
 def _run(

@@ -106,7 +106,7 @@ class Optimizer:
     def __init__(
         self, optimizer: str | type[optimizers.Optimizer], params: Any, **options: Any
     ) -> None:
-        kind = find(optimizer) if isinstance(optimizer, str) else optimizer
+        kind = find(optimizer)
         leaves, self._structure = jax.tree_util.tree_flatten_with_path(params)
         arrays = {jax.tree_util.keystr(path): np.array(leaf, order="C") for path, leaf in leaves}
         self._keys = tuple(arrays)

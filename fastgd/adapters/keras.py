@@ -64,16 +64,14 @@ class Optimizer(keras.optimizers.Optimizer):  # type: ignore[misc]
         **options: Any,
     ) -> None:
         super().__init__(learning_rate=learning_rate, **options)
-        kind = find(optimizer) if isinstance(optimizer, str) else optimizer
+        kind = find(optimizer)
         if kind.needs_loss:
             raise TypeError(
                 f"{kind.__name__} needs the loss, which Keras does not hand to its optimizers"
             )
-        given = {
-            key: tuple(x) if isinstance(x, list) else x
-            for key, x in (hyperparameters or {}).items()
-        }
-        self._kind, self._given = kind, tuple(kind.declaration.checked(given).items())
+        # Of tuples, since Keras wraps the dicts and lists of an attribute.
+        given = kind.declaration.checked(hyperparameters or {})
+        self._kind, self._given = kind, tuple(given.items())
         self._bound: Bound | None = None
         self._numbers: Any = None
         self._behind = False  # whether fastgd's counts are not Keras'
@@ -127,7 +125,8 @@ class Optimizer(keras.optimizers.Optimizer):  # type: ignore[misc]
         for grad, variable in zip(grads, trainable_variables, strict=True):
             given[self._get_variable_index(variable)] = grad
         now = bound.addresses()
-        bound.fits()
+        if now != bound.at:
+            bound.fits()
         bound.step(now, grads=given)
         self._behind = len(grads) < len(given)
 

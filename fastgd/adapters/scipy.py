@@ -154,7 +154,7 @@ def method(optimizer: str | type[Optimizer] = "adam", **hyperparameters: Any) ->
         >>> method("rmsprop", lr=0.01)
         method('rmsprop', lr=0.01)
     """
-    kind = find(optimizer) if isinstance(optimizer, str) else optimizer
+    kind = find(optimizer)
     return Method(kind, hyperparameters)
 
 

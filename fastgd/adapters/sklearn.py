@@ -209,8 +209,7 @@ class _WithOptimizer:
         params = [*model.coefs_, *model.intercepts_]
         options = dict(model.optimizer_params or {})
         if model.optimizer is not None:
-            kind: Any = model.optimizer
-            kind = find(kind) if isinstance(kind, str) else kind
+            kind: Any = find(model.optimizer)
             made = OptimizerAdapter(kind(params, **{"lr": model.learning_rate_init, **options}))
         elif model.solver == "sgd":
             made = SGDOptimizer(

@@ -205,12 +205,11 @@ def _factory(name: str, kind: type[optimizers.Optimizer]) -> Callable[..., Optim
         unknown = sorted(set(given) - set(named))
         if unknown:
             raise TypeError(f"{name} got an unexpected argument {unknown[0]!r}")
-        values = {key: tuple(x) if isinstance(x, list) else x for key, x in given.items()}
         return Optimizer(
             learn_rate,
             kind=kind,
-            hyperparameters={key: values.pop(key) for key in own if key in values},
-            **values,
+            hyperparameters={key: given.pop(key) for key in own if key in given},
+            **given,
         )
 
     first, _ = inspect.signature(make).parameters.values()

@@ -293,16 +293,14 @@ class GroupedParameters:
 
     def _settings(self, group: Mapping[str, Any]) -> Settings:
         """Of a group that is added: its own, over its class's defaults or this optimizer's."""
-        kind = group.get("optimizer", type(self))
-        if isinstance(kind, str):
-            kind = _registry.find(kind)
+        kind = _registry.find(group.get("optimizer", type(self)))
         if not isinstance(kind, type) or not issubclass(kind, GroupedParameters):
             raise TypeError(f"a group's optimizer must be an optimizer's class, got {kind!r}")
         own = {key: value for key, value in group.items() if key not in ("params", "optimizer")}
         inherited = self._defaults
         if kind is not type(self):
             inherited = {**kind.declaration.defaults, "maximize": self._defaults["maximize"]}
-        return Settings(kind, {**inherited, **own})  # type: ignore[arg-type]
+        return Settings(kind, {**inherited, **own})
 
     def _assign(self, i: int, changes: Mapping[str, Any]) -> None:
         """Hyperparameters of a group were assigned: check, and adapt the state it now needs."""

@@ -22,11 +22,14 @@ def all_optimizers() -> dict[str, type[Optimizer]]:
     return dict(sorted(_classes.items(), key=lambda item: item[0].lower()))
 
 
-def find(name: str) -> type[Optimizer]:
-    """The class of that name, in upper or lower case, with "-" or "_" between its parts or without.
+def find(name: str | type[Optimizer]) -> type[Optimizer]:
+    """The class of that name, in upper or lower case, with "-" or "_" between its parts or without; a
+    class is its own.
 
     Raises: ValueError that names the nearest of the others, and all of them.
     """
+    if not isinstance(name, str):
+        return name
     if name in _classes:
         return _classes[name]
     wanted = name.lower().replace("-", "").replace("_", "")

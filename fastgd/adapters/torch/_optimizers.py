@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -109,34 +108,30 @@ class Optimizer(torch.optim.Optimizer):  # type: ignore[misc]
 
     # --- the two points of an optimizer that averages ---
 
+    @property
+    def evaluating(self) -> bool:
+        """See `fastgd.Optimizer.evaluating`."""
+        found: bool = self._inner.evaluating
+        return found
+
     def eval(self) -> None:
         """See `fastgd.Optimizer.eval`."""
-        self._move(self._inner.eval)
+        self._move(optimizers.Optimizer.eval)
 
     def train(self) -> None:
         """See `fastgd.Optimizer.train`."""
-        self._move(self._inner.train)
+        self._move(optimizers.Optimizer.train)
 
-    def _move(self, move: Callable[[], None]) -> None:
+    evaluation = optimizers.Optimizer.evaluation  # of these three
+
+    def _move(self, move: Callable[[Any], None]) -> None:
         assert self._bound is not None
         if not self._kind.averages:
             return
         if self._bound.addresses() != self._bound.at:
             self._bound = self._rebind()
-            move = getattr(self._bound.inner, move.__name__)
-        move()
+        move(self._inner)
         self._bound.written()
-
-    @contextmanager
-    def evaluation(self) -> Iterator[None]:
-        """`eval` within a with statement, afterwards whatever mode it was before."""
-        before = self._inner.evaluating
-        self.eval()
-        try:
-            yield
-        finally:
-            if not before:
-                self.train()
 
     # --- state, groups, and copies ---
 
