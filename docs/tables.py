@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from fastgd.optimizers import Optimizer, all_optimizers
+from fastgd.optimizers._declaration import GROUP_OPTIONS
 
 README = Path(__file__).parents[1] / "README.md"
 BEGIN, END = "<!-- the optimizers, from docs/tables.py -->", "<!-- end -->"
@@ -23,7 +24,7 @@ def _row(kind: type[Optimizer]) -> str:
     forms = [
         f"`{p.name}`"
         for p in declaration.signature.parameters.values()
-        if p.kind is p.KEYWORD_ONLY and p.name in declaration.checks and p.name != "maximize"
+        if p.kind is p.KEYWORD_ONLY and p.name in declaration.checks and p.name not in GROUP_OPTIONS
     ]
     return (
         f"| `{kind.__name__}` | {text.splitlines()[0]} | {state} | {'yes' if kind.torch else ''} "

@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastgd._arrays.formats import stored_length
+
 PAGE = 4096
 LINE = 64
 # Distance within the page between the streams of one parameter: parameter, slot 0, slot 1, slot 2.
@@ -27,21 +29,27 @@ LARGE = 1 << 18
 HUGE_PAGE = 1 << 21
 
 
-def allocate(params: Sequence[NDArray[Any]], slot: int) -> list[NDArray[Any]]:
-    """Zeroed one-dimensional arrays of the sizes and dtypes of `params` for state slot `slot`."""
+def allocate(
+    params: Sequence[NDArray[Any]], slot: int, dtypes: Sequence[np.dtype[Any]]
+) -> list[NDArray[Any]]:
+    """Zeroed one-dimensional arrays of these dtypes, for state slot `slot` of `params`."""
+    sizes = [
+        stored_length(dtype, param.size) * dtype.itemsize
+        for param, dtype in zip(params, dtypes, strict=True)
+    ]
     offsets = []
     end = 0
-    for param in params:
+    for param, size in zip(params, sizes, strict=True):
         begin = -(-end // LINE) * LINE
-        if param.nbytes >= LARGE:
+        if size >= LARGE:
             wanted = (param.ctypes.data // LINE * LINE + STAGGER * (slot + 1)) % PAGE
             begin += (wanted - begin) % PAGE
         offsets.append(begin)
-        end = begin + param.nbytes
+        end = begin + size
     arena = _anonymous_memory(end)
     return [
-        arena[begin : begin + param.nbytes].view(param.dtype)
-        for begin, param in zip(offsets, params, strict=True)
+        arena[begin : begin + size].view(dtype)
+        for begin, size, dtype in zip(offsets, sizes, dtypes, strict=True)
     ]
 
 

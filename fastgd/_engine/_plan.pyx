@@ -11,6 +11,7 @@ from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from cpython.ref cimport PyObject
 from libc.math cimport INFINITY, NAN, copysign, fabs, isfinite
 from libc.math cimport sqrt as root
+from libc.stdint cimport uint32_t
 
 import numpy as np
 
@@ -21,17 +22,30 @@ from fastgd._engine._binding cimport Binding, active, only_tree, same_order, sam
 from fastgd._engine._gate cimport Gate
 from fastgd._engine._runtime cimport Pace
 from fastgd._engine._work cimport (
+    BF16,
+    BF16_RANDOM,
     DIRECT,
     F64,
     MEASURE,
     MOST_NUMBERS,
+    MOST_STREAMS,
     MOST_SUMS,
+    PAIRED8,
+    RATIO8,
+    ROOT8,
+    SIGNED8,
+    SIZE8,
     UPDATE,
     UPDATE_BACKWARDS,
     WIDTH,
     Head,
     Rule,
+    Span,
+    Stream,
 )
+
+cdef extern from "narrow.h" nogil:
+    uint32_t fastgd_mix(uint32_t)
 
 cnp.import_array()
 
@@ -63,9 +77,11 @@ cdef class Plan(Binding):
             contiguous in C or Fortran order, native float32 or float64, no two overlapping.
         gate: serialises whatever uses the plan.
         groups: the number of the group of each array, ascending.
-        rules: the name of each group's rule, and what it expects (see rules/table.pxd).
+        rules: the name of each group's rule, what it expects (see rules/table.pxd), and under "kinds"
+            what kind each array of its state is (see _arrays/formats.py).
         state: for each array the arrays of its rule's state, None where unused; same size, dtype and
-            memory order as the parameter, but for those that only `direct` of a matrix rule uses.
+            memory order as the parameter, but for those that only `direct` of a matrix rule uses, and
+            those in fewer bits: uint16 or uint8, see _arrays/formats.py.
         numbers: (number of arrays, MOST_NUMBERS) float64, what rules keep for each array.
         steps: how many steps each array has taken.
         step_count: of the optimizer.
@@ -113,8 +129,8 @@ cdef class Plan(Binding):
         for i in range(self.count):
             for j, array in enumerate(state[i]):
                 if array is not None:
-                    self.spans[i].state[j].data = <char*> cnp.PyArray_DATA(array)
-                    self.spans[i].state[j].format = self.spans[i].param.format
+                    self.set_stream(&self.spans[i], <int> j, <cnp.ndarray?> array,
+                                    rules[self.groups[i]]["kinds"][j])
         self.sort_addresses(state)
         self.advanced = <Numbers*> PyMem_Calloc(self.count + 1, sizeof(Numbers))
         self.rows = <double*> PyMem_Calloc(self.count + 1, WIDTH * sizeof(double))
@@ -129,6 +145,25 @@ cdef class Plan(Binding):
         self.work.table = &active().rules[0]
         self.work.rows = self.rows
         self.work.rules = self.rules
+
+    cdef int set_stream(self, Span* span, int slot, cnp.ndarray array, object kind) except -1:
+        """Where an array of the state lies, and how its dtype stores what its kind is."""
+        cdef Stream* stream = &span.state[slot]
+        stream.data = <char*> cnp.PyArray_DATA(array)
+        if cnp.PyArray_TYPE(array) == cnp.NPY_UINT16:
+            stream.format = BF16 if kind[0] in ("average", "ratio", "precise") else BF16_RANDOM
+        elif cnp.PyArray_TYPE(array) != cnp.NPY_UINT8:
+            stream.format = span.param.format
+        elif kind[0] == "ratio":
+            stream.format, stream.beside = RATIO8, kind[1]
+            span.state[stream.beside].format = PAIRED8
+        elif kind[0] == "square":
+            if stream.format != PAIRED8:
+                stream.format = ROOT8
+        else:
+            stream.format = SIZE8 if kind[0] == "size" else SIGNED8
+        span.narrow = span.narrow or stream.format >= BF16
+        return 0
 
     def __dealloc__(self):
         PyMem_Free(self.advanced)
@@ -169,6 +204,11 @@ cdef class Plan(Binding):
         for i in range(self.count):
             if self.rows_of[i] is None or type(self.rows_of[i]) is list:
                 continue  # of all elements, if only in one part of a sum
+            if self.spans[i].narrow and self.has_codes(i) and not (<tuple> self.rows_of[i])[6]:
+                raise TypeError(
+                    f"gradient {self.names[i]!r} is of some rows or elements, and the parameter's 8-bit "
+                    'state is stored in blocks of 256 elements; use state_dtype="bfloat16", or pass a '
+                    "dense array")
             if self.rule_of(i).by_row:
                 if (<tuple> self.rows_of[i])[5] != self.spans[i].width:
                     raise TypeError(
@@ -182,6 +222,14 @@ cdef class Plan(Binding):
                     "arrays; pass a dense array, .toarray() of it, or give the parameter a group with "
                     "another rule")
         return 0
+
+    cdef bint has_codes(self, Py_ssize_t i) noexcept:
+        """Whether the state of array i has 8-bit codes."""
+        cdef int slot
+        for slot in range(self.rule_of(i).state):
+            if self.spans[i].state[slot].data != NULL and self.spans[i].state[slot].format >= ROOT8:
+                return True
+        return False
 
     # --- what is checked once more, since others can change it ---
 
@@ -384,6 +432,18 @@ cdef class Plan(Binding):
                                 self.rows + row * WIDTH)
             self.head(row).scale = -1.0 if group.maximize else 1.0
             self.head(row).loss = -self.loss if group.maximize else self.loss
+        for i in range(self.count):
+            if self.spans[i].narrow:
+                self.draw_seeds(i)
+        return 0
+
+    cdef int draw_seeds(self, Py_ssize_t i) noexcept:
+        """Of the noise with which the state of array i is rounded: from its number and its step alone."""
+        cdef int slot
+        cdef uint32_t stream
+        for slot in range(MOST_STREAMS):
+            stream = fastgd_mix(<uint32_t> (i * MOST_STREAMS + slot))
+            self.spans[i].state[slot].seed = fastgd_mix(stream + <uint32_t> self.step_counts[i])
         return 0
 
     cdef inline Head* head(self, Py_ssize_t row) noexcept:

@@ -23,6 +23,7 @@ from fastgd._engine._reductions cimport (
     add_products,
     add_squares,
 )
+from fastgd._engine._narrow cimport AHEAD, NARROW_BLOCK, Decoded, fetch_state, load_state, put_rows, store_state, take_rows
 from fastgd._engine._sums cimport decode_any
 from fastgd._engine._touched cimport (
     SEVERAL,
@@ -90,13 +91,6 @@ cdef inline void call_measure(const Rule* rule, const double* row, const floatin
         rule.measure_single(row, p, grad, state, terms, n)
     else:
         rule.measure_double(row, p, grad, state, terms, n)
-
-
-cdef inline void point(const Span* span, int count, Py_ssize_t at, floating** state) noexcept nogil:
-    """The state at element `at`; NULL stays NULL."""
-    cdef int i
-    for i in range(count):
-        state[i] = NULL if span.state[i].data == NULL else (<floating*> span.state[i].data) + at
 
 
 cdef inline double scale_of(const Work* work, const Span* span) noexcept nogil:
@@ -171,6 +165,7 @@ cdef inline void measure_piece(floating* p, const Work* work, const Span* span, 
     cdef double lanes[MOST_SUMS][LANES]
     cdef floating* terms[MOST_TERMS]
     cdef floating* state[MOST_STREAMS]
+    cdef Decoded narrow
     cdef const floating* sources[MOST_TERMS + 2]
     cdef Py_ssize_t at = begin, n
     cdef int i
@@ -181,10 +176,12 @@ cdef inline void measure_piece(floating* p, const Work* work, const Span* span, 
     sources[NOTHING] = NULL
     while at < end:
         n = min(<Py_ssize_t> BLOCK, end - at)
-        point(span, rule.state, at, &state[0])
+        load_state(span, rule.state, &narrow, at, n, &state[0])
         sources[PARAM] = <const floating*> (p + at)
         call_measure(rule, work.rows + span.row * WIDTH, <const floating*> (p + at),
                      gradient(work, span, at, n, &decoded[0]), &state[0], &terms[0], n)
+        if span.narrow:
+            store_state(span, rule.state, &narrow, at, n, &state[0])
         fetch(p + at + n, min(<Py_ssize_t> BLOCK, end - at - n))
         if span.source.grad != NULL:
             fetch((<const floating*> span.source.grad) + at + n, min(<Py_ssize_t> BLOCK, end - at - n))
@@ -204,12 +201,15 @@ cdef inline void direct_piece(floating* p, const Work* work, const Span* span, P
     cdef const Rule* rule = rule_of(work, span)
     cdef floating decoded[BLOCK]
     cdef floating* state[MOST_STREAMS]
+    cdef Decoded narrow
     cdef Py_ssize_t at = begin, n
     while at < end:
         n = min(<Py_ssize_t> BLOCK, end - at)
-        point(span, rule.state + 1, at, &state[0])
+        load_state(span, rule.state + 1, &narrow, at, n, &state[0])
         call_measure(rule, work.rows + span.row * WIDTH, <const floating*> (p + at),
                      gradient(work, span, at, n, &decoded[0]), &state[0], &state[rule.state], n)
+        if span.narrow:
+            store_state(span, rule.state, &narrow, at, n, &state[0])
         at += n
 
 
@@ -228,17 +228,27 @@ cdef inline void update_piece(floating* p, const Work* work, const Span* span, P
     cdef floating decoded[BLOCK]
     cdef floating before[BLOCK]
     cdef floating* state[MOST_STREAMS]
+    cdef Decoded narrow
     cdef const floating* grad
     cdef Py_ssize_t at = begin, n
     cdef Py_ssize_t stride = BLOCK if work.track or decodes(work, span) else end - begin
     cdef Sums sums = Sums(0, 0, 0, 0)
+    if span.narrow:
+        stride = NARROW_BLOCK
     while at < end:
         n = min(stride, end - at)
-        point(span, rule.state + rule.matrix, at, &state[0])
+        if span.narrow:
+            fetch(p + at + AHEAD * stride, stride)
+            if span.source.grad != NULL:
+                fetch((<const floating*> span.source.grad) + at + AHEAD * stride, stride)
+            fetch_state(span, rule.state, at + AHEAD * stride, stride)
+        load_state(span, rule.state + rule.matrix, &narrow, at, n, &state[0])
         grad = gradient(work, span, at, n, &decoded[0])
         if work.track:
             memcpy(&before[0], p + at, n * sizeof(floating))
         call_update(rule, work.rows + span.row * WIDTH, p + at, grad, &state[0], n)
+        if span.narrow:
+            store_state(span, rule.state, &narrow, at, n, &state[0])
         if work.track:
             if scale_of(work, span) != 1:  # what is tracked is the caller's gradient
                 grad = unscaled(work, span, at, n, &decoded[0])
@@ -276,6 +286,7 @@ cdef inline void update_touched(floating* p, const Work* work, const Span* span,
     cdef floating before[BLOCK]
     cdef floating blocks[MOST_STREAMS + 1][SEVERAL]
     cdef floating* state[MOST_STREAMS]
+    cdef Decoded narrow
     cdef floating* target
     cdef const floating* grad
     cdef Sums sums = Sums(0, 0, 0, 0)
@@ -292,13 +303,13 @@ cdef inline void update_touched(floating* p, const Work* work, const Span* span,
                 state[i] = NULL
                 if span.state[i].data != NULL:
                     state[i] = &blocks[i][0]
-                    take_block(span.source.touched, <const floating*> span.state[i].data, at, n, state[i])
+                    take_rows(span.source.touched, &span.state[i], at, n, state[i])
             gradient_block(&span.source, at, scale, n, &decoded[0])
             grad = &decoded[0]
         else:
             place = span.source.touched.numbers[at // width] * width + at % width
             target = p + place
-            point(span, rule.state, place, &state[0])
+            load_state(span, rule.state, &narrow, place, n, &state[0])
             grad = row_gradient(&span.source, at // width, at % width, scale, n, &decoded[0])
         if work.track:
             memcpy(&before[0], target, n * sizeof(floating))
@@ -312,8 +323,9 @@ cdef inline void update_touched(floating* p, const Work* work, const Span* span,
             put_block(span.source.touched, p, at, n, <const floating*> target)
             for i in range(rule.state):
                 if state[i] != NULL:
-                    put_block(span.source.touched, <floating*> span.state[i].data, at, n,
-                              <const floating*> state[i])
+                    put_rows(span.source.touched, &span.state[i], at, n, <const floating*> state[i])
+        elif span.narrow:
+            store_state(span, rule.state, &narrow, place, n, &state[0])
         at += n
     if work.track:
         keep(work, piece, &sums)

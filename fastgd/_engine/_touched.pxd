@@ -7,7 +7,7 @@ at % width of row number numbers[at // width].
 from libc.string cimport memset
 
 from fastgd._engine._codecs cimport decode, decode_scaled
-from fastgd._engine._work cimport BLOCK, Source, Span, Touched
+from fastgd._engine._work cimport BF16, BLOCK, Source, Span, Touched
 from fastgd._engine.rules._common cimport floating
 
 cdef extern from "rows.h" nogil:
@@ -72,13 +72,14 @@ cdef inline void fetch_rows(floating* p, const Span* span, int streams, Py_ssize
     cdef const Touched* touched = span.source.touched
     cdef Py_ssize_t size = min(touched.width, <Py_ssize_t> BLOCK) * <Py_ssize_t> sizeof(floating)
     cdef Py_ssize_t row = at // touched.width, offset
-    cdef int i
+    cdef int i, half
     while row * touched.width < end:
         offset = touched.numbers[row] * touched.width
         fetch_row(<const char*> (p + offset), size)
         for i in range(streams):
             if span.state[i].data != NULL:
-                fetch_row(<const char*> ((<floating*> span.state[i].data) + offset), size)
+                half = 1 if span.state[i].format >= BF16 else 0  # of a format of fewer bits
+                fetch_row(span.state[i].data + (offset * <Py_ssize_t> sizeof(floating) >> half), size >> half)
         row += 1
 
 

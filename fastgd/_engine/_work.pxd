@@ -4,7 +4,7 @@ A plan (_plan.pyx, compiled once) fills a `Work`; a build of the kernels (_kerne
 instruction set) offers `Kernels`. Nothing else passes between the two.
 """
 
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint32_t
 
 cdef enum:
     CHUNK = 4096      # elements; also the unit of the deterministic reductions
@@ -26,6 +26,13 @@ cdef enum Format:
     F64 = 1
     F16 = 2
     BF16 = 3
+    # Of state only, see src_c/narrow.h:
+    BF16_RANDOM = 4  # rounded stochastically
+    ROOT8 = 5        # blocks of 8-bit codes: of the roots of what the rule sees,
+    SIZE8 = 6        # of what is at least 0,
+    SIGNED8 = 7      # of anything,
+    RATIO8 = 8       # of the ratio to the root of another array of the state,
+    PAIRED8 = 9      # which is this one, ROOT8 whose ratios are stored beside
 
 # A strided array, its axes in the order in which the parameter's memory walks them (slowest first),
 # those that can be walked as one merged; or a product, whose lines are formed a band at a time.
@@ -44,6 +51,8 @@ cdef struct Layout:
 cdef struct Stream:
     char* data         # NULL: the group does not use it
     Format format
+    int beside         # RATIO8: the number of the PAIRED8 array
+    uint32_t seed      # of the noise of this step
 
 # The rows that a gradient touches, of parameters in C order; the others have none.
 cdef struct Touched:
@@ -74,6 +83,7 @@ cdef struct Span:
     Py_ssize_t visited    # that a step walks over: all, or those of the rows that are touched
     Py_ssize_t width      # elements of a row of the parameter
     Py_ssize_t row        # of the coefficients, -1: none yet
+    bint narrow           # some of the state is stored in fewer bits
     bint wide             # the gradient is scaled in double precision before it is rounded
 
 # The head of every rule's coefficients: what becomes of the gradient first.

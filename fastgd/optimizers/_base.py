@@ -71,6 +71,8 @@ class Optimizer(GroupedParameters):
     needs_loss: ClassVar[bool] = False  # whether `step` needs the value of the loss
     averages: ClassVar[bool] = False  # whether the parameters have two points, see `_average`
     adaptive: ClassVar[bool] = False  # whether a step's length depends little on the gradient's
+    # What the arrays of its state are, by name, for `state_dtype`: see _arrays/formats.py.
+    kinds: ClassVar[Mapping[str, str]] = MappingProxyType({})
 
     def __init_subclass__(
         cls,
@@ -83,7 +85,7 @@ class Optimizer(GroupedParameters):
         """Args:
         rule: of the engine.
         unpacked, variants: see Declaration.
-        traits: torch, momentum, adaptive, needs_loss, averages: see the attributes.
+        traits: torch, momentum, adaptive, needs_loss, averages, kinds: see the attributes.
         """
         super().__init_subclass__()
         for name, value in traits.items():

@@ -18,10 +18,15 @@ import numpy as np
 from fastgd import _engine
 from fastgd._arguments import flag, suggestion
 from fastgd._arrays.tree import Array
-from fastgd.optimizers._fields import Check, Values
+from fastgd.optimizers._fields import Check, Values, state_dtype
 
 # Of the optimizer as a whole, and so not of its groups.
 STEP_OPTIONS = {"clip_norm": None, "clip_value": None, "nonfinite": "propagate"}
+# Of every group beside its class's own: checks and defaults.
+GROUP_OPTIONS: dict[str, tuple[Check, Any]] = {
+    "maximize": (flag, False),
+    "state_dtype": (state_dtype, None),
+}
 # What other libraries call some of them.
 OTHER_NAMES = {
     "learning_rate": "lr",
@@ -87,7 +92,9 @@ class Declaration:
         self.forms: Values = {
             p.name: p.default for p in own[2:] if p.kind == inspect.Parameter.KEYWORD_ONLY
         }
-        self.checks["maximize"], self.defaults["maximize"] = flag, False
+        self.forms["state_dtype"] = None
+        for key, (check, default) in GROUP_OPTIONS.items():
+            self.checks[key], self.defaults[key] = check, default
         self._widths = tuple(self.rule["hyperparameters"].items())
         ends = itertools.accumulate(width for _, width in self._widths)
         # Of each number among those that `packed` makes.
@@ -102,7 +109,10 @@ class Declaration:
                 *own,
                 *(
                     inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=default)
-                    for key, default in {"maximize": False, **STEP_OPTIONS}.items()
+                    for key, default in {
+                        **{key: default for key, (_, default) in GROUP_OPTIONS.items()},
+                        **STEP_OPTIONS,
+                    }.items()
                 ),
             ]
         )

@@ -13,10 +13,14 @@ from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal, TypeAlias, TypedDict
 
 from fastgd._arguments import flag, number
+from fastgd._arrays.formats import STATE_DTYPES
 
 Check: TypeAlias = Callable[[str, Any], Any]
 Values: TypeAlias = dict[str, Any]
 Number: TypeAlias = float | Callable[[int], float]  # or a schedule
+
+# What the state of Adam's kind is, see _arrays/formats.py.
+MOMENTS = {"exp_avg": "ratio exp_avg_sq", "exp_avg_sq": "square", "max_exp_avg_sq": "square"}
 
 SCHEDULE = " or a function of the step"  # what else a number may be
 
@@ -154,10 +158,18 @@ ThreeFractions: TypeAlias = Annotated[tuple[Number, Number, Number], several(3)]
 Flag: TypeAlias = Annotated[bool, flag]
 
 
+def state_dtype(name: str, value: Any) -> Any:
+    """One of the formats in which state can be stored."""
+    if value not in STATE_DTYPES or not (value is None or isinstance(value, str)):
+        raise ValueError(f"{name} must be {', '.join(map(repr, STATE_DTYPES))}, got {value!r}")
+    return value
+
+
 class Options(TypedDict, total=False):
     """What every optimizer takes besides its own hyperparameters, by keyword."""
 
     maximize: bool
+    state_dtype: Literal["bfloat16", "8bit"] | None
     clip_norm: Number | None
     clip_value: Number | None
     nonfinite: Literal["propagate", "raise", "skip"]

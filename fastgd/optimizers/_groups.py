@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeAlias
 import numpy as np
 
 from fastgd import _engine
-from fastgd._arrays.layout import Layout
+from fastgd._arrays import formats
+from fastgd._arrays.layout import Layout, flat_view
 from fastgd._arrays.memory import allocate
 from fastgd._arrays.tree import (
     SOLE_NAME,
@@ -310,7 +311,10 @@ class GroupedParameters:
             settings = bound.groups[i].changed(changes)
             groups = [*bound.groups[:i], settings, *bound.groups[i + 1 :]]
             before = bound.groups[i]
-            same_state = settings.kind.unused(settings.values) == before.kind.unused(before.values)
+            same_state = (
+                settings.kind.unused(settings.values) == before.kind.unused(before.values)
+                and settings.values["state_dtype"] == before.values["state_dtype"]
+            )
             if same_state and settings.rule is before.rule:
                 self._bound = bound._replace(groups=tuple(groups))
                 return
@@ -362,7 +366,7 @@ class GroupedParameters:
             tuple(part.spec for part in members),
             self._gate,
             [i for i, part in enumerate(members) for _ in part.params],
-            [dict(settings.rule) for settings in groups],
+            [{**settings.rule, "kinds": settings.kinds} for settings in groups],
             [
                 list(settings.shaped(*each, all_slots=True).values())
                 if settings.rule["matrix"]
@@ -403,6 +407,7 @@ def check_unchanged(names: list[str], params: list[Array], layouts: list[Layout]
 def allocated(settings: Settings, members: Members, step: int) -> tuple[Slots, ...]:
     """The state that a group with these settings needs: what is there is kept, the rest is made."""
     kind = settings.kind
+    members = _in_format(settings, members)
     unused = kind.unused(settings.values)
     first: Mapping[str, Any] | None = None  # which asks schedules, so only where it is needed
     rows: list[list[Array | None]] = [[] for _ in members.params]
@@ -415,7 +420,7 @@ def allocated(settings: Settings, members: Members, step: int) -> tuple[Slots, .
             (flat is None) != (shape is None) for flat, shape in zip(column, shapes, strict=True)
         ):
             first = _first_values(settings, step) if first is None else first
-            column = _fresh(members, i, shapes, first.get(slot, 0.0))
+            column = _fresh(settings, members, i, shapes, first.get(slot, 0.0))
         for row, flat in zip(rows, column, strict=True):
             row.append(flat)
     return tuple(map(tuple, rows))
@@ -429,8 +434,45 @@ def _first_values(settings: Settings, step: int) -> Mapping[str, Any]:
     return settings.kind.first_values(settings.at(step).values)
 
 
+def _in_format(settings: Settings, members: Members) -> Members:
+    """With the state that is there in the format that the settings ask for.
+
+    Raises: ValueError naming a parameter whose state cannot be.
+    """
+    state_dtype, names = settings.values["state_dtype"], settings.kind.declaration.state
+    if state_dtype is not None:
+        for path, layout in zip(members.paths, members.layouts, strict=True):
+            stored = settings.stored_dtype(layout)
+            if stored != layout.dtype and layout.dtype != np.float32:
+                raise ValueError(
+                    f"parameter {full_name('', path)!r} is {layout.dtype}; state_dtype={state_dtype!r} is "
+                    "for float32 parameters: convert it, or give it a group with state_dtype=None"
+                )
+            if stored == np.uint8 and not layout.c_contiguous:
+                raise ValueError(
+                    f'parameter {full_name("", path)!r} is in Fortran order, and state_dtype="8bit" for '
+                    "arrays in C order; pass numpy.ascontiguousarray() of it"
+                )
+    rows = []
+    for layout, slots in zip(members.layouts, members.slots, strict=False):
+        present = {name: flat for name, flat in zip(names, slots, strict=True) if flat is not None}
+        stored = settings.stored_dtype(layout)
+        if all(flat.dtype == stored for flat in present.values()):
+            rows.append(slots)
+            continue
+        made = formats.changed(
+            present, settings.kind.kinds, dict.fromkeys(present, stored), math.prod(layout.shape)
+        )
+        rows.append(tuple(made.get(name) for name in names))
+    return members._replace(slots=tuple(rows))
+
+
 def _fresh(
-    members: Members, slot: int, shapes: Sequence[tuple[int, ...] | None], value: Any
+    settings: Settings,
+    members: Members,
+    slot: int,
+    shapes: Sequence[tuple[int, ...] | None],
+    value: Any,
 ) -> list[Array | None]:
     """State arrays of these shapes, each element `value` or what it says of its parameter."""
     whole = [
@@ -438,7 +480,12 @@ def _fresh(
         for param, layout, shape in zip(members.params, members.layouts, shapes, strict=True)
         if shape == layout.shape
     ]
-    arena = iter(allocate(whole, slot) if whole else [])
+    dtypes = [
+        settings.stored_dtype(layout)
+        for layout, shape in zip(members.layouts, shapes, strict=True)
+        if shape == layout.shape
+    ]
+    arena = iter(allocate(whole, slot, dtypes) if whole else [])
     column: list[Array | None] = []
     for param, layout, shape in zip(members.params, members.layouts, shapes, strict=True):
         if shape is None:
@@ -447,7 +494,14 @@ def _fresh(
         like = layout.of_state(shape)
         flat = next(arena) if like is layout else np.zeros(math.prod(shape), layout.dtype)
         if callable(value) or value != 0.0:
-            like.shaped(flat)[...] = value(np.asarray(param)) if callable(value) else value
+            first = value(np.asarray(param)) if callable(value) else value
+            if flat.dtype == layout.dtype:
+                like.shaped(flat)[...] = first
+            else:
+                name = settings.kind.declaration.state[slot]
+                full = flat_view(np.broadcast_to(first, shape).astype(layout.dtype))
+                kinds = {name: settings.kind.kinds[name]}
+                flat[...] = formats.encoded({name: full}, kinds, {name: flat.dtype})[name]
         column.append(flat)
     return column
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
 from fastgd._arguments import suggestion
+from fastgd._arrays.formats import stored_dtype
 from fastgd._arrays.layout import Layout
 from fastgd._arrays.tree import Array
 from fastgd.optimizers._declaration import OTHER_NAMES
@@ -33,11 +35,40 @@ class Settings:
         """Values that are checked one by one."""
         self.values = values
         self.kind.check_together(values)
+        self._check_state_dtype()
         self.scheduled = tuple(key for key, value in values.items() if is_scheduled(value))
         self.maximize: bool = values["maximize"]
         self.rule = self.kind.declaration.rule_for(values)
         # What the engine reads; where something is scheduled, of what `at` returns.
         self.packed = None if self.scheduled else self.kind.declaration.packed(values)
+
+    def _check_state_dtype(self) -> None:
+        """Refuse to store in fewer bits what would lose too much in them."""
+        state_dtype, kinds = self.values["state_dtype"], self.kind.kinds
+        if state_dtype is None:
+            return
+        for slot in self.kind.declaration.state:
+            if slot in self.kind.unused(self.values):
+                continue
+            if slot not in kinds or (state_dtype == "8bit" and kinds[slot] == "precise"):
+                other = ' or "bfloat16"' if slot in kinds else ""
+                raise ValueError(
+                    f"state_dtype={state_dtype!r}: {self.kind.__name__} keeps {slot!r}, which would lose "
+                    f"too much in so few bits; pass None{other}"
+                )
+
+    def stored_dtype(self, layout: Layout) -> np.dtype[Any]:
+        """Of the state of a parameter."""
+        return stored_dtype(self.values["state_dtype"], layout.dtype, math.prod(layout.shape))
+
+    @property
+    def kinds(self) -> list[tuple[Any, ...]]:
+        """For each array of the state what the engine has to know: its kind, and the number of the one
+        whose root it is a ratio to.
+        """
+        state = self.kind.declaration.state
+        parts = [self.kind.kinds.get(slot, "").split() for slot in state]
+        return [(*part[:1], *map(state.index, part[1:])) for part in parts]
 
     def at(self, step: int) -> Settings:
         """With every schedule evaluated at `step`, and checked."""
@@ -55,12 +86,15 @@ class Settings:
     def shaped(
         self, layout: Layout, slots: Sequence[Array | None], *, all_slots: bool = False
     ) -> dict[str, Any]:
-        """The state of a parameter by name, as views of their shapes; without those that are None."""
+        """The state of a parameter by name, as views of their shapes, which 8-bit codes have none of;
+        without those that are None.
+        """
         result: dict[str, Any] = {}
         for name, flat in zip(self.kind.declaration.state, slots, strict=True):
             if flat is not None:
                 shape = self.kind.state_shape(name, layout.shape)
-                result[name] = layout.of_state(shape or ()).shaped(flat)
+                codes = flat.dtype == np.uint8
+                result[name] = flat if codes else layout.of_state(shape or ()).shaped(flat)
             elif all_slots:
                 result[name] = None
         return result

@@ -5,6 +5,8 @@ Loading checks everything it was given before it changes anything.
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,6 +14,8 @@ import numpy as np
 
 from fastgd import _engine
 from fastgd._arguments import as_float, integer
+from fastgd._arrays.formats import decoded, encoded, lost, stored_length
+from fastgd._arrays.layout import Layout
 from fastgd._arrays.tree import Array
 from fastgd.optimizers._groups import Bound, allocated
 from fastgd.optimizers._settings import Settings
@@ -97,9 +101,12 @@ def prepare(optimizer: Optimizer, saved: Mapping[str, Any], strict: bool) -> Loa
                 steps[at] = _count(f"the step of {name!r}", _item(entry, "step", name))
                 for i, key in enumerate(declaration.numbers):
                     numbers[at, i] = _number(entry, key, name)
-                for slot, target in settings.shaped(layout, flats).items():
-                    source = _array(entry, slot, name, target)
-                    copies[_address(target)] = (target, source)
+                targets = settings.shaped(layout, flats)
+                sources = {
+                    slot: _array(entry, slot, name, layout, targets[slot]) for slot in targets
+                }
+                for slot, source in _in_format(settings, layout, name, sources, targets).items():
+                    copies[_address(targets[slot])] = (targets[slot], source)
             at += 1
 
     # What was given may be the live arrays of this optimizer: in their own place they stay, in
@@ -169,6 +176,8 @@ def _settings(optimizer: Optimizer, i: int, saved: Mapping[str, Any]) -> Setting
     }
     for key, default in kind.declaration.forms.items():
         values.setdefault(key, default)  # an older version may not have had it
+    if "state_dtype" in values:  # how state is stored is this optimizer's own matter
+        values["state_dtype"] = bound.groups[i].values["state_dtype"]
     if set(values) != set(kind.declaration.checks):
         raise ValueError(
             f"load_state_dict: group {i} must have the hyperparameters "
@@ -201,16 +210,56 @@ def _number(entry: Any, key: str, name: str) -> float:
     return as_float(f"load_state_dict: {key!r} of parameter {name!r} must be a number", value)
 
 
-def _array(entry: Any, slot: str, name: str, target: Array) -> Array:
+def _array(entry: Any, slot: str, name: str, layout: Layout, target: Array) -> Array:
+    """Of the target's dtype, or of another one in which its state can be stored."""
     array = _item(entry, slot, name)
     if not isinstance(array, np.ndarray) or isinstance(array, np.ma.MaskedArray):
         raise TypeError(f"load_state_dict: {slot!r} of parameter {name!r} must be an array")
-    if array.shape != target.shape or array.dtype != target.dtype:
+    narrow = (np.uint16, np.uint8)
+    shape, dtypes = target.shape, [target.dtype]
+    if target.dtype in narrow or (array.dtype in narrow and layout.dtype == np.float32):
+        codes = (stored_length(np.dtype(np.uint8), math.prod(layout.shape)),)
+        shape = codes if array.dtype == np.uint8 else layout.shape
+        dtypes = [layout.dtype, *map(np.dtype, narrow)]
+    if array.shape != shape or array.dtype not in dtypes:
         raise ValueError(
             f"load_state_dict: {slot!r} of parameter {name!r} has shape {array.shape} and dtype "
             f"{array.dtype}, expected {target.shape} and {target.dtype}"
         )
     return array
+
+
+def _in_format(
+    settings: Settings,
+    layout: Layout,
+    name: str,
+    sources: Mapping[str, Array],
+    targets: Mapping[str, Array],
+) -> Mapping[str, Array]:
+    """One parameter's state in the formats of the arrays that will hold it; warns of what is lost."""
+    dtypes = {slot: target.dtype for slot, target in targets.items()}
+    if all(array.dtype == dtypes[slot] for slot, array in sources.items()):
+        return sources
+    kinds, size = settings.kind.kinds, math.prod(layout.shape)
+    flats = {
+        slot: array
+        if array.dtype == np.uint8
+        else array.ravel(order="C" if layout.c_contiguous else "F")
+        for slot, array in sources.items()
+    }
+    full = decoded(flats, kinds, size)
+    made = encoded(full, kinds, dtypes)
+    again = decoded(made, kinds, size)
+    loss = lost(list(full.values()), [again[slot] for slot in full])
+    if loss > 0:
+        warnings.warn(
+            f"load_state_dict: the state of parameter {name!r} is stored in fewer bits here than where it "
+            f"comes from; rounding changed an array of it by {loss:.1e} of its norm",
+            stacklevel=5,
+        )
+    return {
+        slot: flat if flat.dtype == np.uint8 else layout.shaped(flat) for slot, flat in made.items()
+    }
 
 
 def _count(name: str, value: Any) -> int:

@@ -11,7 +11,13 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 
-class Adadelta(Optimizer, rule="adadelta", torch="Adadelta", adaptive=True):
+class Adadelta(
+    Optimizer,
+    rule="adadelta",
+    torch="Adadelta",
+    adaptive=True,
+    kinds={"square_avg": "square", "acc_delta": "square"},
+):
     """Steps in the units of the parameter: gradients over their RMS, times the RMS of past steps.
 
         g ← ∇L(theta) + weight_decay * theta
@@ -64,7 +70,13 @@ class Adadelta(Optimizer, rule="adadelta", torch="Adadelta", adaptive=True):
     ) -> None: ...
 
 
-class Adamax(Optimizer, rule="adamax", torch="Adamax", adaptive=True):
+class Adamax(
+    Optimizer,
+    rule="adamax",
+    torch="Adamax",
+    adaptive=True,
+    kinds={"exp_avg": "average", "exp_inf": "size"},
+):
     """Adam with the largest recent gradient in place of the root mean square.
 
         g ← ∇L(theta) + weight_decay * theta

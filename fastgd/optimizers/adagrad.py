@@ -18,6 +18,7 @@ class Adagrad(
     unpacked=("initial_accumulator_value",),
     torch="Adagrad",
     adaptive=True,
+    kinds={"sum": "square"},
 ):
     """Per-parameter learning rates from the sum of all squared gradients.
 
@@ -86,6 +87,7 @@ class RowWiseAdagrad(
     rule="row-wise adagrad",
     unpacked=("initial_accumulator_value",),
     torch=None,
+    kinds={},
 ):
     """Adagrad with one number for each row in place of one for each element: for large embedding tables.
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from fastgd.optimizers._base import Optimizer
-from fastgd.optimizers._fields import Flag, Fractions, NonNegative, Options, Values
+from fastgd.optimizers._fields import MOMENTS, Flag, Fractions, NonNegative, Options, Values
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 
-class Adam(Optimizer, rule="adam", torch="Adam", adaptive=True):
+class Adam(Optimizer, rule="adam", torch="Adam", adaptive=True, kinds=MOMENTS):
     """Adaptive moment estimation, weight decay as an L2 penalty.
 
         g ← ∇L(theta) + weight_decay * theta
@@ -75,7 +75,9 @@ class Adam(Optimizer, rule="adam", torch="Adam", adaptive=True):
         return set() if values["amsgrad"] else {"max_exp_avg_sq"}
 
 
-class AdamW(Adam, rule="adamw", variants={"cautious": "cautious adamw"}, torch="AdamW"):
+class AdamW(
+    Adam, rule="adamw", variants={"cautious": "cautious adamw"}, torch="AdamW", kinds=MOMENTS
+):
     """Adam with decoupled weight decay.
 
         theta ← theta - lr * weight_decay * theta,  then Adam's step without an L2 penalty

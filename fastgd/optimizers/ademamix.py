@@ -18,7 +18,12 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 
-class AdEMAMix(Optimizer, rule="ademamix", adaptive=True):
+class AdEMAMix(
+    Optimizer,
+    rule="ademamix",
+    adaptive=True,
+    kinds={"exp_avg_fast": "ratio exp_avg_sq", "exp_avg_slow": "sum", "exp_avg_sq": "square"},
+):
     """AdamW with a second, slow average that remembers tens of thousands of steps.
 
         theta ← theta * (1 - lr * weight_decay)
@@ -73,7 +78,17 @@ class AdEMAMix(Optimizer, rule="ademamix", adaptive=True):
     ) -> None: ...
 
 
-class Adan(Optimizer, rule="adan", adaptive=True):
+class Adan(
+    Optimizer,
+    rule="adan",
+    adaptive=True,
+    kinds={
+        "exp_avg": "ratio exp_avg_sq",
+        "exp_avg_diff": "average",
+        "exp_avg_sq": "square",
+        "neg_pre_grad": "precise",
+    },
+):
     """Adaptive Nesterov momentum: an average of gradients and one of their differences.
 
         D = g - previous g (0 at first)

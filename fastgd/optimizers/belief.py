@@ -19,7 +19,12 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 
-class AdaBelief(Optimizer, rule="adabelief", adaptive=True):
+class AdaBelief(
+    Optimizer,
+    rule="adabelief",
+    adaptive=True,
+    kinds={"exp_avg": "precise", "exp_avg_var": "square", "max_exp_avg_var": "square"},
+):
     """Adam with the variance of the gradient around its average in place of its square.
 
         theta ← theta * (1 - lr * weight_decay)
@@ -83,7 +88,11 @@ class AdaBelief(Optimizer, rule="adabelief", adaptive=True):
 
 
 class Yogi(
-    Optimizer, rule="yogi", unpacked=("initial_accumulator_value", "initial_exp_avg"), adaptive=True
+    Optimizer,
+    rule="yogi",
+    unpacked=("initial_accumulator_value", "initial_exp_avg"),
+    adaptive=True,
+    kinds={"exp_avg": "average", "exp_avg_sq": "square"},
 ):
     """Adam whose second moment changes by no more than the square of the gradient.
 
@@ -154,7 +163,9 @@ class Yogi(
         }
 
 
-class ADOPT(Optimizer, rule="adopt", adaptive=True):
+class ADOPT(
+    Optimizer, rule="adopt", adaptive=True, kinds={"exp_avg": "average", "exp_avg_sq": "square"}
+):
     """Adam that converges with any beta2: the previous second moment divides, before the average.
 
         g ← ∇L(theta) + weight_decay * theta

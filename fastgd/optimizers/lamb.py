@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from fastgd.optimizers._base import Optimizer
-from fastgd.optimizers._fields import Flag, Fractions, NonNegative, Options, Values
+from fastgd.optimizers._fields import MOMENTS, Flag, Fractions, NonNegative, Options, Values
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 
-class LAMB(Optimizer, rule="lamb", adaptive=True):
+class LAMB(Optimizer, rule="lamb", adaptive=True, kinds=MOMENTS):
     """Adam's direction, its length that of the parameter.
 
         m, v as in `Adam`
@@ -71,7 +71,9 @@ class LAMB(Optimizer, rule="lamb", adaptive=True):
     ) -> None: ...
 
 
-class LARS(Optimizer, rule="lars", momentum="momentum", adaptive=True):
+class LARS(
+    Optimizer, rule="lars", momentum="momentum", adaptive=True, kinds={"momentum_buffer": "sum"}
+):
     """SGD with momentum whose rate is in proportion to ‖theta‖ / ‖g‖ of each array.
 
         g ← ∇L(theta) + weight_decay * theta

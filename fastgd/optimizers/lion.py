@@ -11,7 +11,13 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 
-class Lion(Optimizer, rule="lion", variants={"cautious": "cautious lion"}, adaptive=True):
+class Lion(
+    Optimizer,
+    rule="lion",
+    variants={"cautious": "cautious lion"},
+    adaptive=True,
+    kinds={"exp_avg": "average"},
+):
     """Evolved sign momentum.
 
         theta ← theta - lr * (sign(beta1 * m + (1 - beta1) * g) + weight_decay * theta)
@@ -65,7 +71,9 @@ class Lion(Optimizer, rule="lion", variants={"cautious": "cautious lion"}, adapt
     ) -> None: ...
 
 
-class Signum(Optimizer, rule="signum", momentum="beta", adaptive=True):
+class Signum(
+    Optimizer, rule="signum", momentum="beta", adaptive=True, kinds={"exp_avg": "average"}
+):
     """signSGD with momentum.
 
         m ← beta * m + (1 - beta) * g

@@ -37,6 +37,7 @@ class Muon(
     torch="Muon",
     momentum="momentum",
     adaptive=True,
+    kinds={"momentum_buffer": "sum"},
 ):
     """Momentum, orthogonalised by Newton-Schulz iterations; for matrices.
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from fastgd.optimizers._base import Optimizer
-from fastgd.optimizers._fields import Flag, Fractions, NonNegative, Options, Values
+from fastgd.optimizers._fields import MOMENTS, Flag, Fractions, NonNegative, Options, Values
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 
-class NAdam(Optimizer, rule="nadam", torch="NAdam", adaptive=True):
+class NAdam(Optimizer, rule="nadam", torch="NAdam", adaptive=True, kinds=MOMENTS):
     """Adam with Nesterov momentum.
 
         g ← ∇L(theta) + weight_decay * theta
@@ -74,7 +74,7 @@ class NAdam(Optimizer, rule="nadam", torch="NAdam", adaptive=True):
         return {"mu_product": 1.0}
 
 
-class NAdamW(Optimizer, rule="nadamw", adaptive=True):
+class NAdamW(Optimizer, rule="nadamw", adaptive=True, kinds=MOMENTS):
     """AdamW with Nesterov momentum, as in MLCommons' AlgoPerf.
 
         theta ← theta * (1 - lr * weight_decay)
@@ -123,7 +123,7 @@ class NAdamW(Optimizer, rule="nadamw", adaptive=True):
     ) -> None: ...
 
 
-class RAdam(Optimizer, rule="radam", torch="RAdam", adaptive=True):
+class RAdam(Optimizer, rule="radam", torch="RAdam", adaptive=True, kinds=MOMENTS):
     """Adam whose first steps are momentum steps, until the second moment can be trusted.
 
         g ← ∇L(theta) + weight_decay * theta

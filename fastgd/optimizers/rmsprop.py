@@ -11,7 +11,14 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 
-class RMSprop(Optimizer, rule="rmsprop", torch="RMSprop", momentum="momentum", adaptive=True):
+class RMSprop(
+    Optimizer,
+    rule="rmsprop",
+    torch="RMSprop",
+    momentum="momentum",
+    adaptive=True,
+    kinds={"square_avg": "square", "momentum_buffer": "sum"},
+):
     """Gradients divided by a running root mean square.
 
         g ← ∇L(theta) + weight_decay * theta

@@ -21,6 +21,7 @@ class SGD(
     variants={"centralize": "centralized sgd"},
     torch="SGD",
     momentum="momentum",
+    kinds={"momentum_buffer": "sum"},
 ):
     """(Stochastic) gradient descent, optionally with momentum.
 

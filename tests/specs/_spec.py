@@ -38,6 +38,7 @@ JointRule: TypeAlias = Callable[[list[Item], MultiplyAdd], list[tuple[Array, Sta
 
 COMMON: dict[str, Any] = {
     "maximize": False,
+    "state_dtype": None,
     "clip_norm": None,
     "clip_value": None,
     "nonfinite": "propagate",
