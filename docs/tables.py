@@ -1,16 +1,21 @@
-"""The table of optimizers in README.md, from the registry: `python docs/tables.py` writes it anew."""
+"""The tables of optimizers in README.md, from the registry: `python docs/tables.py` writes them anew."""
 
 from __future__ import annotations
 
 import inspect
+import math
 import re
 from pathlib import Path
 
+import numpy as np
+
+from fastgd._arrays.formats import STATE_DTYPES
 from fastgd.optimizers import Optimizer, all_optimizers
 from fastgd.optimizers._declaration import GROUP_OPTIONS
 
 README = Path(__file__).parents[1] / "README.md"
 BEGIN, END = "<!-- the optimizers, from docs/tables.py -->", "<!-- end -->"
+BYTES, END_OF_BYTES = "<!-- bytes of state, from docs/tables.py -->", "<!-- end of bytes -->"
 
 
 def _row(kind: type[Optimizer]) -> str:
@@ -39,10 +44,31 @@ def table() -> str:
     return "\n".join([head, "|---|---|---|---|---|---|", *rows])
 
 
+def bytes_of_state() -> str:
+    """Of each optimizer in each format, for each element of a float32 matrix; those alike in one row."""
+    size, rows = (512, 1024), {}
+    for name, kind in all_optimizers().items():
+        options = {"momentum": 0.9} if kind.momentum == "momentum" else {}
+        cells = []
+        for state_dtype in STATE_DTYPES:
+            try:
+                opt = kind(np.zeros(size, np.float32), state_dtype=state_dtype, **options)
+            except ValueError:
+                cells.append("-")
+            else:
+                cells.append(f"{opt.nbytes / math.prod(size):.3g}")
+        label = f"`{name}`" + (" with momentum" if name in ("SGD", "RMSprop") else "")
+        rows.setdefault(tuple(cells), []).append(label)
+    lines = [f"| {', '.join(names)} | {' | '.join(cells)} |" for cells, names in rows.items()]
+    return "\n".join(["| | None | bfloat16 | 8bit |", "|---|---|---|---|", *lines])
+
+
 def updated(text: str) -> str:
-    """The README's text with the table as it is now."""
-    before, rest = text.split(BEGIN)
-    return f"{before}{BEGIN}\n{table()}\n{END}{rest.split(END, 1)[1]}"
+    """The README's text with the tables as they are now."""
+    for begin, end, made in ((BEGIN, END, table()), (BYTES, END_OF_BYTES, bytes_of_state())):
+        before, rest = text.split(begin)
+        text = f"{before}{begin}\n{made}\n{end}{rest.split(end, 1)[1]}"
+    return text
 
 
 if __name__ == "__main__":

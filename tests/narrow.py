@@ -100,7 +100,9 @@ def ratio8(first: Array, second: Array, seed_: int) -> Array:
         inverse = np.where(scales > 0, np.float32(126.99997) / most, np.float32(0))
     shift = mix_of_blocks(seed_, len(ratios))
     bits = (NOISE >> 16) ^ shift[:, None] | np.uint32(0x43000000)
-    moved = engine_multiply_add()(ratios, np.broadcast_to(inverse[:, None], ratios.shape), bits.view(np.float32))
+    moved = engine_multiply_add()(
+        ratios, np.broadcast_to(inverse[:, None], ratios.shape), bits.view(np.float32)
+    )
     return _lines(scales, np.maximum(moved, 1).astype(np.uint32), -(-first.size // BLOCK))
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from fastgd._arrays.tree import Array
 
+NARROW = (np.dtype(np.uint16), np.dtype(np.uint8))  # the dtypes of state in fewer bits
 STATE_DTYPES = (None, "bfloat16", "8bit")
 # What an array of the state may be, and so how it is rounded:
 #   average    of gradients                       to nearest, or signed codes
@@ -58,7 +59,8 @@ def decoded(arrays: Mapping[str, Array], kinds: Mapping[str, str], size: int) ->
             kind, _, beside = kinds[name].partition(" ")
             if kind == "ratio":
                 values = (codes.astype(np.float32) - 128) * scales
-                values *= _above_floor(*reversed(_taken_apart(arrays[beside])), ROOT_SHIFT)
+                floors, roots = _taken_apart(arrays[beside])
+                values *= _above_floor(roots, floors, ROOT_SHIFT)
             elif kind in ("square", "size"):
                 values = _above_floor(codes, scales, ROOT_SHIFT)
                 values = values * values if kind == "square" else values

@@ -41,7 +41,7 @@ cdef extern from "narrow.h" nogil:
 
 cdef enum:
     LINE = 64           # bytes of a line of cache
-    NARROW_BLOCK = 256  # elements that are decoded at a time: what comes is computed while what left is stored
+    NARROW_BLOCK = 256  # elements that are decoded at a time
     AHEAD = 4           # blocks that are asked for before they are decoded
     STAGGER = 240  # elements by which blocks lie apart beyond their size, see _arrays/memory.py
 

@@ -23,7 +23,16 @@ from fastgd._engine._reductions cimport (
     add_products,
     add_squares,
 )
-from fastgd._engine._narrow cimport AHEAD, NARROW_BLOCK, Decoded, fetch_state, load_state, put_rows, store_state, take_rows
+from fastgd._engine._narrow cimport (
+    AHEAD,
+    NARROW_BLOCK,
+    Decoded,
+    fetch_state,
+    load_state,
+    put_rows,
+    store_state,
+    take_rows,
+)
 from fastgd._engine._sums cimport decode_any
 from fastgd._engine._touched cimport (
     SEVERAL,

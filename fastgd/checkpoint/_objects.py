@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from fastgd import _engine
+from fastgd._arrays.formats import NARROW
 from fastgd._arrays.tree import check_parameter
 from fastgd.checkpoint._codec import Decoder, UserFunction, has_state
 from fastgd.checkpoint._npz import Archive, Array, StoredArray
@@ -109,7 +110,7 @@ def _restore(things: list[tuple[str, Any, Any]], archive: Archive) -> None:
     for name, thing, state in things:
         with refusals(archive, name):
             if isinstance(thing, Optimizer):
-                optimizers.append((_prepared(thing, state), state))
+                optimizers.append((_prepared(thing, state, archive), state))
             else:
                 others.append((name, thing, loaded(state, archive)))
 
@@ -232,13 +233,14 @@ def _check_position(name: str, value: Any, most: int) -> None:
 # --- optimizers ---
 
 
-def _prepared(optimizer: Optimizer, state: Any) -> Loaded:
+def _prepared(optimizer: Optimizer, state: Any, archive: Archive) -> Loaded:
     """Check parameters and state; the optimizer as it will be, but for what is in the arrays."""
     for name, param in optimizer.params.items():
         check_parameter(name, param)  # that it is still writeable
     _check_params(optimizer.params, state["params"])
     live = dump(optimizer, copied=False)
-    return prepare(optimizer, {**state, "state": _stand_ins(live, state["state"])}, strict=True)
+    stand_ins = _stand_ins(live, state["state"], archive)
+    return prepare(optimizer, {**state, "state": stand_ins}, strict=True)
 
 
 def _check_params(params: Mapping[str, Array], stored: Any) -> None:
@@ -253,10 +255,13 @@ def _check_params(params: Mapping[str, Array], stored: Any) -> None:
             )
 
 
-def _stand_ins(before: Mapping[str, Any], stored: Mapping[str, Any]) -> dict[str, Any]:
+def _stand_ins(
+    before: Mapping[str, Any], stored: Mapping[str, Any], archive: Archive
+) -> dict[str, Any]:
     """A state in which every array is the live one already; or, for want of one, a scalar in disguise.
 
-    So loading it checks all and copies nothing.
+    So loading it checks all and copies nothing, but for state that is stored in other bits here: that is
+    read.
     """
 
     def stand_in(value: Any, live: Any) -> Any:
@@ -264,6 +269,8 @@ def _stand_ins(before: Mapping[str, Any], stored: Mapping[str, Any]) -> dict[str
             return value
         if isinstance(live, np.ndarray) and _fits(value, live):
             return live
+        if isinstance(live, np.ndarray) and _is_converted(value, live):
+            return archive.read(value)
         return np.broadcast_to(np.zeros((), value.dtype.newbyteorder("=")), value.shape)
 
     return {
@@ -276,11 +283,20 @@ def _fits(stored: StoredArray, array: Array) -> bool:
     return stored.shape == array.shape and stored.dtype.newbyteorder("=") == array.dtype
 
 
+def _is_converted(stored: StoredArray, live: Array) -> bool:
+    """Whether an array of the state has another `state_dtype` in the file."""
+    dtype = stored.dtype.newbyteorder("=")
+    return dtype != live.dtype and not {dtype, live.dtype}.isdisjoint(NARROW)
+
+
 def _read(prepared: Loaded, stored: Any, archive: Archive) -> None:
     """Parameters and state, from the file into their arrays."""
+    prepared.copy()
     for name, param in prepared.optimizer.params.items():
         archive.read_into(stored["params"][name], param)
     for name, entry in prepared.bound.shaped_state(copied=False).items():
         for slot, array in entry.items():
-            if isinstance(array, np.ndarray):
+            if isinstance(array, np.ndarray) and not _is_converted(
+                stored["state"][name][slot], array
+            ):
                 archive.read_into(stored["state"][name][slot], array)

@@ -270,8 +270,8 @@ class Optimizer(GroupedParameters):
                     f"{name} belongs to the parameter groups: assign it to each of param_groups, as in "
                     f"optimizer.param_groups[0][{name!r}] = {value!r}"
                 )
-            public = [key for key in dir(type(self)) if not key.startswith("_")]
-            hint = suggestion(name, [*public, *self.declaration.checks], OTHER_NAMES)
+            assignable = ["track_norms", *STEP_OPTIONS, *self.declaration.checks]
+            hint = suggestion(name, assignable, OTHER_NAMES)
             if hint or vars(type(self)).get("declaration"):
                 raise AttributeError(f"{type(self).__name__} has no attribute {name!r}{hint}")
         super().__setattr__(name, value)
@@ -361,8 +361,17 @@ class Optimizer(GroupedParameters):
 
     # --- state_dict ---
 
-    def state_dict(self) -> dict[str, Any]:
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the state: what the optimizer keeps of each parameter, beside the parameters."""
+        slots = [flat for part in self._bound.members for flats in part.slots for flat in flats]
+        return sum(flat.nbytes for flat in slots if flat is not None)
+
+    def state_dict(self, *, decoded: bool = False) -> dict[str, Any]:
         """Everything that continuing needs besides the parameters, as copies.
+
+        Args:
+            decoded: with float32 arrays in place of those that `state_dtype` stores in fewer bits.
 
         Returns:
             {"optimizer": class name, "step_count": int,
@@ -370,15 +379,18 @@ class Optimizer(GroupedParameters):
             "param_groups": [{"params": [parameter names], "optimizer": the class's name where it is
             another, hyperparameters …}],
             "options": {"clip_norm": …, "clip_value": …, "nonfinite": …}}. Schedules are in it as
-            the functions that they are.
+            the functions that they are. An array of dtype uint16 holds bfloat16 numbers, a flat one of
+            uint8 the codes of state_dtype="8bit".
         """
-        return self._gate.read(lambda: _state_dict.dump(self, copied=True))
+        return self._gate.read(lambda: _state_dict.dump(self, copied=True, decoded=decoded))
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> list[str]:
         """Continue from what `state_dict` returned, for parameters of the same names.
 
         Args:
-            state_dict: a dict as `state_dict` describes it. Its arrays are copied.
+            state_dict: a dict as `state_dict` describes it. Its arrays are copied. Where they are of
+                another `state_dtype` than the group's, which stays, they are rounded, with a warning that
+                says by how much.
             strict: require the same groups and exactly the same parameter names. Otherwise only
                 the state of names that both know is loaded, with their own step counts, and
                 `step_count`, on which schedules depend; hyperparameters, options and the state of

@@ -77,8 +77,11 @@ class Bound(NamedTuple):
             start = end
         return self._replace(members=tuple(members))
 
-    def shaped_state(self, copied: bool) -> dict[str, dict[str, Any]]:
-        """By parameter name: "step", the numbers that the rule keeps, and its arrays or copies."""
+    def shaped_state(self, *, copied: bool, decoded: bool = False) -> dict[str, dict[str, Any]]:
+        """By parameter name: "step", the numbers that the rule keeps, and its arrays or copies.
+
+        decoded: float32 arrays in place of those that are stored in fewer bits.
+        """
         result: dict[str, dict[str, Any]] = {}
         steps, numbers = iter(self.plan.steps.tolist()), iter(self.plan.numbers.tolist())
         names = iter(self.plan.names)
@@ -87,6 +90,8 @@ class Bound(NamedTuple):
             for layout, slots in zip(members.layouts, members.slots, strict=True):
                 kept = dict(zip(declaration.numbers, next(numbers), strict=False))
                 entry = {"step": next(steps), **kept}
+                if decoded:
+                    slots = settings.decoded(layout, slots)
                 for slot, array in settings.shaped(layout, slots).items():
                     entry[slot] = array.copy(order="K") if copied else array
                 result[next(names)] = entry

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 
 from fastgd._arguments import suggestion
-from fastgd._arrays.formats import stored_dtype
+from fastgd._arrays.formats import decoded, stored_dtype
 from fastgd._arrays.layout import Layout
 from fastgd._arrays.tree import Array
 from fastgd.optimizers._declaration import OTHER_NAMES
@@ -98,6 +98,13 @@ class Settings:
             elif all_slots:
                 result[name] = None
         return result
+
+    def decoded(self, layout: Layout, slots: Sequence[Array | None]) -> tuple[Array | None, ...]:
+        """The flat state of a parameter as floats."""
+        names, size = self.kind.declaration.state, math.prod(layout.shape)
+        present = {name: flat for name, flat in zip(names, slots, strict=True) if flat is not None}
+        full = decoded(present, self.kind.kinds, size)
+        return tuple(full.get(name) for name in names)
 
     def changed(self, changes: Mapping[str, Any]) -> Settings:
         new: Settings = object.__new__(Settings)

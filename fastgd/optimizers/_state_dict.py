@@ -14,7 +14,7 @@ import numpy as np
 
 from fastgd import _engine
 from fastgd._arguments import as_float, integer
-from fastgd._arrays.formats import decoded, encoded, lost, stored_length
+from fastgd._arrays.formats import NARROW, decoded, encoded, lost, stored_length
 from fastgd._arrays.layout import Layout
 from fastgd._arrays.tree import Array
 from fastgd.optimizers._groups import Bound, allocated
@@ -27,7 +27,7 @@ KEYS = ("optimizer", "step_count", "state", "param_groups", "options")
 MOST_STEPS = 2**62  # which none has taken, and the counters can hold
 
 
-def dump(optimizer: Optimizer, *, copied: bool) -> dict[str, Any]:
+def dump(optimizer: Optimizer, *, copied: bool, decoded: bool = False) -> dict[str, Any]:
     """The optimizer as `Optimizer.state_dict` describes it, with its live arrays or copies of them.
 
     Does not wait for a step to end: whoever copies holds the optimizer's gate.
@@ -47,7 +47,7 @@ def dump(optimizer: Optimizer, *, copied: bool) -> dict[str, Any]:
     return {
         "optimizer": type(optimizer).__name__,
         "step_count": optimizer.step_count,
-        "state": bound.shaped_state(copied),
+        "state": bound.shaped_state(copied=copied, decoded=decoded),
         "param_groups": groups,
         "options": optimizer.options,
     }
@@ -215,12 +215,11 @@ def _array(entry: Any, slot: str, name: str, layout: Layout, target: Array) -> A
     array = _item(entry, slot, name)
     if not isinstance(array, np.ndarray) or isinstance(array, np.ma.MaskedArray):
         raise TypeError(f"load_state_dict: {slot!r} of parameter {name!r} must be an array")
-    narrow = (np.uint16, np.uint8)
     shape, dtypes = target.shape, [target.dtype]
-    if target.dtype in narrow or (array.dtype in narrow and layout.dtype == np.float32):
+    if target.dtype in NARROW or (array.dtype in NARROW and layout.dtype == np.float32):
         codes = (stored_length(np.dtype(np.uint8), math.prod(layout.shape)),)
         shape = codes if array.dtype == np.uint8 else layout.shape
-        dtypes = [layout.dtype, *map(np.dtype, narrow)]
+        dtypes = [layout.dtype, *NARROW]
     if array.shape != shape or array.dtype not in dtypes:
         raise ValueError(
             f"load_state_dict: {slot!r} of parameter {name!r} has shape {array.shape} and dtype "

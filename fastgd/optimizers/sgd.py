@@ -50,6 +50,11 @@ class SGD(
         nesterov: True looks ahead along the momentum, where there is one; needs dampening 0.
         lr_in_momentum, centralize: True or False, see above.
         maximize: True ascends instead of descending.
+        state_dtype: how the state of float32 parameters is stored: "bfloat16" in 2 bytes for each element
+            instead of 4, "8bit" in 1 and 1/64 (arrays of 4,096 elements or more, in C order); None in the
+            parameter's dtype. What stays small or grows slowly is rounded stochastically, with a noise that
+            depends only on array, element and step. Refused by name where an optimizer keeps something
+            that would lose too much. Rows of a gradient need None or "bfloat16".
         clip_norm: the largest norm of all gradients taken as one vector, over all groups: if it is
             larger they are multiplied by clip_norm / norm. A number or a function step -> number,
             greater than 0; None for no such limit.

@@ -507,3 +507,55 @@ def test_schedule_free_goes_to_its_average_and_back() -> None:
     again[1].train()
     np.testing.assert_allclose(vector(again[0]), before, atol=1e-14)
     assert version >= 0
+
+
+@pytest.mark.parametrize(
+    ("state_dtype", "stored"), [("bfloat16", torch.bfloat16), ("8bit", torch.uint8)]
+)
+@pytest.mark.parametrize("way", ["state_dict", "pickle", "deepcopy"])
+def test_state_in_fewer_bits(state_dtype: str, stored: Any, way: str) -> None:
+    """The host's own checkpoints carry it, and a run goes on with the same bits."""
+    torch.manual_seed(0)
+    net, x = nn.Linear(100, 100).float(), torch.randn(8, 100).float()
+    opt = adapter.AdamW(net.parameters(), lr=1e-3, state_dtype=state_dtype)
+
+    def step(net: Any, opt: Any) -> None:
+        net(x).square().mean().backward()
+        opt.step()
+        opt.zero_grad()
+
+    for _ in range(3):
+        step(net, opt)
+    assert opt.state[net.weight]["exp_avg"].dtype == stored
+    if way == "state_dict":
+        file = io.BytesIO()
+        torch.save((net.state_dict(), opt.state_dict()), file)
+        file.seek(0)
+        params, state = torch.load(file)
+        other_net = nn.Linear(100, 100).float()
+        other_net.load_state_dict(params)
+        other = adapter.AdamW(other_net.parameters(), state_dtype=state_dtype)
+        other.load_state_dict(state)
+    elif way == "pickle":
+        other_net, other = pickle.loads(pickle.dumps((net, opt)))
+    else:
+        other_net, other = copy.deepcopy((net, opt))
+    for _ in range(2):
+        step(net, opt)
+        step(other_net, other)
+    assert torch.equal(other_net.weight, net.weight)
+    for ours, theirs in zip(opt.state.values(), other.state.values(), strict=True):
+        for slot in ours:
+            assert torch.equal(ours[slot], theirs[slot])
+
+
+def test_state_in_fewer_bits_becomes_pytorchs_own() -> None:
+    torch.manual_seed(0)
+    net = nn.Linear(100, 100).float()
+    params = {name: p.detach().numpy() for name, p in net.named_parameters()}
+    ours = fastgd.AdamW(params, state_dtype="8bit")
+    ours.step({name: np.ones_like(p) for name, p in params.items()})
+    theirs = torch.optim.AdamW(net.parameters())
+    adapter.to_torch(ours, theirs)
+    decoded = ours.state_dict(decoded=True)["state"]["weight"]["exp_avg"]
+    np.testing.assert_array_equal(theirs.state[net.weight]["exp_avg"].numpy(), decoded)

@@ -11,7 +11,7 @@ import numpy as np
 
 from fastgd import optimizers
 from fastgd.adapters.torch._bound import Bound
-from fastgd.adapters.torch._tensors import is_resident, torch
+from fastgd.adapters.torch._tensors import CODES, is_resident, torch
 from fastgd.adapters.torch._transfer import number, template
 from fastgd.optimizers import all_optimizers
 
@@ -200,7 +200,11 @@ class Optimizer(torch.optim.Optimizer):  # type: ignore[misc]
             entries = dict(entries)
             for i, tensor in zip(ids, tensors, strict=True):
                 entry = given["state"].get(i, {}).items()
-                uncast = {k: x for k, x in entry if not is_resident(tensor) or np.ndim(x) == 0}
+                uncast = {
+                    k: x
+                    for k, x in entry
+                    if not is_resident(tensor) or np.ndim(x) == 0 or x.dtype == CODES
+                }
                 entries[tensor] = {**entries.get(tensor, {}), **uncast}
         bound = self._bind(groups, entries, state.get("_step_count"))
         self._bound = None

@@ -23,6 +23,9 @@ DTYPES = (*OWN, torch.float16, torch.bfloat16)
 IS_NEG = torch.Tensor.is_neg
 
 
+CODES = torch.uint8  # the dtype of 8-bit state
+
+
 class Leaf:
     """One parameter.
 
@@ -72,13 +75,16 @@ class Leaf:
         """A tensor of the state as the array's own state is: in its order of axes, dtype and place."""
         if not isinstance(value, torch.Tensor) or value.dim() == 0:
             return value
-        value = value.detach().to("cpu", self.dtype)
+        value = value.detach().to("cpu", None if value.dtype == CODES else self.dtype)
         turned = self.axes is not None and value.shape == self.tensor.shape
         return value.permute(self.axes) if turned else value
 
     def outward(self, array: Array) -> Any:
         """An array of the state as a tensor over it."""
-        tensor = torch.from_numpy(array)
+        if array.dtype == np.uint16:
+            tensor = torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+        else:
+            tensor = torch.from_numpy(array)
         if self.axes is None or tensor.dim() != len(self.axes):
             return tensor
         return tensor.permute(np.argsort(self.axes).tolist())

@@ -22,7 +22,7 @@ import numpy as np
 
 from fastgd import _engine
 from fastgd._arrays.tree import Array, check_parameter
-from fastgd.adapters.torch._tensors import torch
+from fastgd.adapters.torch._tensors import CODES, torch
 from fastgd.optimizers import Optimizer, all_optimizers, dump, prepare
 
 
@@ -143,7 +143,7 @@ def _warn_of_losses(optimizer: Any) -> None:
 def _export(optimizer: Optimizer, like: Any) -> dict[str, Any]:
     kind = _kind(optimizer)
     _check_forms(optimizer)
-    saved = optimizer.state_dict()
+    saved = optimizer.state_dict(decoded=True)
     indices = {name: i for i, name in enumerate(optimizer.params)}
     groups = []
     for group, names, template in zip(
@@ -412,7 +412,8 @@ def imported(
 
 def _array(name: str, slot: str, found: Mapping[str, Any]) -> Array:
     tensor = found.get(slot)
-    if not isinstance(tensor, torch.Tensor) or tensor.dtype not in (torch.float32, torch.float64):
+    dtypes = (torch.float32, torch.float64, CODES)
+    if not isinstance(tensor, torch.Tensor) or tensor.dtype not in dtypes:
         raise ValueError(
             f"the state of parameter {name!r} needs {slot!r}, a tensor of float32 or float64; got "
             f"{tensor.dtype if isinstance(tensor, torch.Tensor) else tensor!r}"
