@@ -92,7 +92,6 @@ class Declaration:
         self.forms: Values = {
             p.name: p.default for p in own[2:] if p.kind == inspect.Parameter.KEYWORD_ONLY
         }
-        self.forms["state_dtype"] = None
         for key, (check, default) in GROUP_OPTIONS.items():
             self.checks[key], self.defaults[key] = check, default
         self._widths = tuple(self.rule["hyperparameters"].items())

@@ -176,8 +176,8 @@ def _settings(optimizer: Optimizer, i: int, saved: Mapping[str, Any]) -> Setting
     }
     for key, default in kind.declaration.forms.items():
         values.setdefault(key, default)  # an older version may not have had it
-    if "state_dtype" in values:  # how state is stored is this optimizer's own matter
-        values["state_dtype"] = bound.groups[i].values["state_dtype"]
+    # How state is stored is this optimizer's own matter.
+    values["state_dtype"] = bound.groups[i].values["state_dtype"]
     if set(values) != set(kind.declaration.checks):
         raise ValueError(
             f"load_state_dict: group {i} must have the hyperparameters "
