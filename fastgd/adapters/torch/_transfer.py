@@ -269,7 +269,8 @@ def _plain(kind: str) -> Any:
 
 def _own_forms(optimizer: Optimizer) -> set[str]:
     """The hyperparameters that PyTorch's class does not have: forms of the formula."""
-    return set(optimizer.declaration.checks) - set(_plain(_kind(optimizer)).defaults)
+    checks = optimizer.declaration.checks.keys() - {"state_dtype"}
+    return checks - set(_plain(_kind(optimizer)).defaults)
 
 
 def _other_decay(kind: str, theirs: Mapping[str, Any]) -> str | None:
