@@ -268,9 +268,8 @@ def _plain(kind: str) -> Any:
 
 
 def _own_forms(optimizer: Optimizer) -> set[str]:
-    """The hyperparameters that PyTorch's class does not have: forms of the formula."""
-    checks = optimizer.declaration.checks.keys() - {"state_dtype"}
-    return checks - set(_plain(_kind(optimizer)).defaults)
+    """The hyperparameters that PyTorch's class does not have: forms of the formula, and state_dtype."""
+    return set(optimizer.declaration.checks) - set(_plain(_kind(optimizer)).defaults)
 
 
 def _other_decay(kind: str, theirs: Mapping[str, Any]) -> str | None:
@@ -294,7 +293,7 @@ def template(kind: str | None) -> dict[str, Any]:
 
 
 def _check_forms(optimizer: Optimizer) -> None:
-    forms = _own_forms(optimizer)
+    forms = _own_forms(optimizer) - {"state_dtype"}
     for i, group in enumerate(optimizer.param_groups):
         for form in forms:
             if group[form] != optimizer.declaration.defaults[form]:
