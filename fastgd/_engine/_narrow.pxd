@@ -29,7 +29,7 @@ from fastgd._engine.rules._common cimport floating
 cdef extern from "narrow.h" nogil:
     enum:
         CODED "FASTGD_CODED"  # elements of a block of 8-bit codes
-    const void* fastgd_words(char*, Py_ssize_t)
+    void fastgd_decode_bf16(const uint16_t*, float*, Py_ssize_t)
     void fastgd_encode_bf16(uint16_t*, const float*, Py_ssize_t)
     void fastgd_encode_bf16_random(uint16_t*, const float*, Py_ssize_t, Py_ssize_t, unsigned int)
     void fastgd_decode_root(const char*, Py_ssize_t, bint, float*)
@@ -40,13 +40,10 @@ cdef extern from "narrow.h" nogil:
     void fastgd_encode_ratio(char*, char*, Py_ssize_t, float*, float*, unsigned int, unsigned int)
 
 cdef enum:
-    LINE = 64           # bytes of a line of cache
-    NARROW_BLOCK = 256  # elements that are decoded at a time
-    AHEAD = 4           # blocks that are asked for before they are decoded
-    STAGGER = 240  # elements by which blocks lie apart beyond their size, see _arrays/memory.py
-
-cdef extern from "numeric.h" nogil:
-    void FASTGD_PREFETCH(const void*)
+    # Elements that are decoded at a time: so few that one block's loads, another's update and a third's
+    # stores are under way at once; with more of them one waits for the other.
+    NARROW_BLOCK = 256
+    STAGGER = 240       # elements by which blocks lie apart beyond their size, see _arrays/memory.py
 
 # What a thread needs for it, on its stack.
 cdef struct Decoded:
@@ -62,7 +59,7 @@ cdef inline void load_block(const Span* span, const Stream* stream, Decoded* dec
     """n elements from `at` on of array i of the state, which begin a block of codes if there are such."""
     cdef Py_ssize_t done = 0, block = at // CODED
     if stream.format == BF16 or stream.format == BF16_RANDOM:
-        convert_run(BF16, stream.data + 2 * at, 2, n, &decoded.blocks[i][0])
+        fastgd_decode_bf16(<const uint16_t*> stream.data + at, &decoded.blocks[i][0], n)
         return
     while done < n:
         if stream.format == RATIO8:
@@ -135,26 +132,6 @@ cdef inline void store_state(const Span* span, int count, Decoded* decoded, Py_s
         for i in range(count):
             if is_narrow(&span.state[i]):
                 store_block(span, &span.state[i], decoded, i, at, n)
-
-
-cdef inline void fetch_lines(const char* data, Py_ssize_t nbytes) noexcept nogil:
-    cdef Py_ssize_t i = 0
-    while i < nbytes:
-        FASTGD_PREFETCH(data + i)
-        i += LINE
-
-
-cdef inline void fetch_state(const Span* span, int count, Py_ssize_t at, Py_ssize_t n) noexcept nogil:
-    """Have the memory bring n elements of the narrow state from `at` on."""
-    cdef const Stream* stream
-    cdef int i
-    for i in range(count):
-        stream = &span.state[i]
-        if is_narrow(stream):
-            if stream.format < ROOT8:
-                fetch_lines(stream.data + 2 * at, 2 * n)
-            else:
-                fetch_lines(<const char*> fastgd_words(stream.data, at // CODED), n)
 
 
 cdef inline void take_rows(const Touched* touched, const Stream* stream, Py_ssize_t at, Py_ssize_t n,

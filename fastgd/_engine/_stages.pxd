@@ -24,10 +24,8 @@ from fastgd._engine._reductions cimport (
     add_squares,
 )
 from fastgd._engine._narrow cimport (
-    AHEAD,
     NARROW_BLOCK,
     Decoded,
-    fetch_state,
     load_state,
     put_rows,
     store_state,
@@ -246,11 +244,6 @@ cdef inline void update_piece(floating* p, const Work* work, const Span* span, P
         stride = NARROW_BLOCK
     while at < end:
         n = min(stride, end - at)
-        if span.narrow:
-            fetch(p + at + AHEAD * stride, stride)
-            if span.source.grad != NULL:
-                fetch((<const floating*> span.source.grad) + at + AHEAD * stride, stride)
-            fetch_state(span, rule.state, at + AHEAD * stride, stride)
         load_state(span, rule.state + rule.matrix, &narrow, at, n, &state[0])
         grad = gradient(work, span, at, n, &decoded[0])
         if work.track:
