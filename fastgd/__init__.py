@@ -12,6 +12,7 @@ from fastgd._engine import get_num_threads
 from fastgd.clipping import clip_grad_norm_, clip_grad_value_, global_norm
 from fastgd.optimizers import *  # noqa: F403  their names stand there once
 from fastgd.optimizers import __all__ as _optimizers
+from fastgd.placement import empty_like, place, zeros
 
 if TYPE_CHECKING:
     from fastgd import adapters, averaging, initializers, optimizers, plot, schedules
@@ -53,6 +54,7 @@ __all__ = [
     "clip_grad_norm_",
     "clip_grad_value_",
     "diagnose",
+    "empty_like",
     "find_lr",
     "get_num_threads",
     "global_norm",
@@ -61,11 +63,13 @@ __all__ = [
     "minimize",
     "num_threads",
     "optimizers",
+    "place",
     "plot",
     "save",
     "schedules",
     "set_num_threads",
     "show_config",
+    "zeros",
 ]
 __all__ += _optimizers
 

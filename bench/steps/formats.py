@@ -3,9 +3,9 @@ alternating steps.
 
     python -m bench.steps.formats [--elements 16777216] [--losses]
 
-AdamW over one float32 array. The bound is that of float32 state: a plain C loop that moves 28 bytes for each
-element over ideally placed buffers, by as many threads. bitsandbytes and torchao take part where they are
-installed. --losses: final losses of the trainings in tests/optimizers/test_formats.py beside float32's.
+AdamW over one float32 array. The bound is that of float32 state: a plain C loop that moves 28 bytes for
+each element over ideally placed buffers, by as many threads. bitsandbytes and torchao take part where they
+are installed. --losses: final losses of the trainings in tests/optimizers/test_formats.py beside float32's.
 """
 
 from __future__ import annotations
@@ -60,7 +60,9 @@ def speed(elements: int, threads: int) -> None:
             param = rng.standard_normal(elements, np.float32)
             opt = fastgd.AdamW(param, state_dtype=state_dtype)
             bytes_ = 12 + 2 * opt.nbytes / elements
-            steps[f"{state_dtype or 'float32'}, {bytes_:.3g} bytes"] = lambda i, opt=opt: opt.step(grad)
+            steps[f"{state_dtype or 'float32'}, {bytes_:.3g} bytes"] = lambda i, opt=opt: opt.step(
+                grad
+            )
         times = medians(steps, 5, 5)
         show(f"{elements:,} elements, {threads} thread(s)", times, "bound of float32")
         if threads == 2 and importlib.util.find_spec("torch"):

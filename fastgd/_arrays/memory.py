@@ -11,6 +11,7 @@ parameter is placed at offsets in the page that differ from its parameter's and 
 from __future__ import annotations
 
 import contextlib
+import math
 import mmap
 from collections.abc import Sequence
 from typing import Any
@@ -27,6 +28,8 @@ STAGGER = 896
 # A parameter of at least this size is worth up to a page of padding.
 LARGE = 1 << 18
 HUGE_PAGE = 1 << 21
+# Distance of a gradient from its parameter: between two of the state, of which no step has all.
+GRADIENT = 3136
 
 
 def allocate(
@@ -51,6 +54,22 @@ def allocate(
         arena[begin : begin + size].view(dtype)
         for begin, size, dtype in zip(offsets, sizes, dtypes, strict=True)
     ]
+
+
+def placed(
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    *,
+    fortran: bool = False,
+    like: NDArray[Any] | None = None,
+) -> NDArray[Any]:
+    """A zeroed array: a parameter, or the gradient of the parameter `like`."""
+    size = math.prod(shape) * dtype.itemsize
+    if size < LARGE:
+        return np.zeros(shape, dtype, "F" if fortran else "C")
+    offset = 0 if like is None else (like.ctypes.data // LINE * LINE + GRADIENT) % PAGE
+    flat = _anonymous_memory(offset + size)[offset:].view(dtype)
+    return flat.reshape(shape, order="F" if fortran else "C")
 
 
 def _anonymous_memory(size: int) -> NDArray[np.uint8]:

@@ -23,6 +23,7 @@ import numpy as np
 from fastgd._arrays.tree import flatten as leaves_of
 from fastgd._arrays.tree import rebuild
 from fastgd.optimizers import SGD, Adam, Optimizer, RMSprop, find
+from fastgd.placement import place
 
 try:
     flatten: Any = importlib.import_module("autograd.misc").flatten
@@ -162,7 +163,7 @@ def _itself(x: Any) -> Any:
 
 
 def _copied(array: Any) -> Any:
-    return np.array(array, order="C")  # contiguous, whatever view it was of
+    return place(np.ascontiguousarray(array))  # whatever view it was of
 
 
 def _vector(tree: Any) -> Any:

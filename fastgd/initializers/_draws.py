@@ -15,6 +15,7 @@ from fastgd.initializers._scale import (
     as_shape,
     fans,
 )
+from fastgd.placement import zeros
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
@@ -312,19 +313,26 @@ def orthogonal(
     q *= np.copysign(scale, np.diagonal(r))
     columns_are_outputs = q.shape == (fan_in, outputs)
     matrix = q if columns_are_outputs == (layout == "in_out") else q.T
-    return np.ascontiguousarray(matrix, dtype=kind).reshape(dims)
+    return _placed(np.ascontiguousarray(matrix).reshape(dims), kind)
 
 
 def _uniform(shape: Shape, std: float, seed: Seed, dtype: DTypeLike) -> Weights:
     dims, kind, bound = as_shape(shape), as_dtype(dtype), math.sqrt(3.0) * std
-    return as_generator(seed).uniform(-bound, bound, dims).astype(kind, copy=False)
+    return _placed(as_generator(seed).uniform(-bound, bound, dims), kind)
 
 
 def _normal(shape: Shape, std: float, seed: Seed, dtype: DTypeLike) -> Weights:
     dims, kind = as_shape(shape), as_dtype(dtype)
     draws = as_generator(seed).standard_normal(dims)
     draws *= std
-    return draws.astype(kind, copy=False)
+    return _placed(draws, kind)
+
+
+def _placed(draws: Weights, kind: np.dtype[Any]) -> Weights:
+    """As a parameter, see fastgd/placement.py."""
+    weights = zeros(draws.shape, kind)
+    weights[...] = draws
+    return weights
 
 
 def _fan(shape: Shape, layout: Layout, mode: Mode) -> int:

@@ -17,11 +17,11 @@ from fastgd._arrays.tree import (
     check_parameter,
     flatten,
     is_groups,
-    rebuild,
 )
 from fastgd.averaging import Average, ExponentialAverage, TailAverage
 from fastgd.history import SERIES
 from fastgd.optimizers import OTHER_NAMES, Optimizer, all_optimizers, find
+from fastgd.placement import place
 from fastgd.sampling import MiniBatches
 from fastgd.training._feed import as_arguments, batches_of
 from fastgd.training._objective import Objective, as_number, samples_of
@@ -69,7 +69,7 @@ def prepare_params(params: Any, copy: bool) -> tuple[Any, Any]:
         _check_leaf(name, array, copy)
     check_disjoint(named)  # or the copies of one array would be two
     if copy:
-        trees = [rebuild(tree, lambda array: array.copy(order="K")) for tree in trees]
+        trees = [place(tree) for tree in trees]
     if not groups:
         return trees[0], trees[0]
     pairs = zip(params, trees, strict=True)

@@ -162,18 +162,16 @@ def test_read_only_parameters_are_refused_unless_copied() -> None:
             minimize(quadratic, bad, steps=1, copy=True)
 
 
-def test_read_only_parameters_are_copied_once() -> None:
-    copies = []
+def test_read_only_parameters_are_copied() -> None:
+    class Mine(np.ndarray):
+        pass
 
-    class Counted(np.ndarray):
-        def copy(self, order: Any = "C") -> Any:
-            copies.append(order)
-            return super().copy(order)
-
-    x = start().view(Counted)
+    x = start().view(Mine)
     x.flags.writeable = False
-    minimize(quadratic, x, steps=1, copy=True)
-    assert copies == ["K"]
+    result = minimize(quadratic, x, steps=1, copy=True)
+    assert type(result.params) is Mine
+    assert not np.array_equal(result.params, x)
+    assert np.array_equal(x, start())
 
 
 G = np.ones(3)
