@@ -12,6 +12,7 @@ from fastgd._engine import get_num_threads
 from fastgd.clipping import clip_grad_norm_, clip_grad_value_, global_norm
 from fastgd.optimizers import *  # noqa: F403  their names stand there once
 from fastgd.optimizers import __all__ as _optimizers
+from fastgd.optimizers import estimate_memory
 from fastgd.placement import empty_like, place, zeros
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ __all__ = [
     "clip_grad_value_",
     "diagnose",
     "empty_like",
+    "estimate_memory",
     "find_lr",
     "get_num_threads",
     "global_norm",

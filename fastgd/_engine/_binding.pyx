@@ -213,7 +213,6 @@ cdef class Binding:
         for i in range(self.count):
             source = &self.spans[i].source
             visited = self.spans[i].length
-            self.spans[i].wide = self.is_wide(i)
             source.more = NULL
             if self.held[i] is None:
                 source.grad, source.layout = NULL, NULL
@@ -263,6 +262,7 @@ cdef class Binding:
                     learn_dtype(<cnp.ndarray> node)
             else:
                 self.hold(leaf, node)
+            self.spans[leaf].wide = self.is_wide(leaf)
             return leaf + 1
         keys, children = <tuple> spec
         n = len(children)

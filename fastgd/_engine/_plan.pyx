@@ -108,6 +108,7 @@ cdef class Plan(Binding):
     cdef double* totals       # MOST_SUMS for each array
     cdef list directions      # the scratch of matrix rules: (array number, its view), or None
     cdef bint measures, tracked
+    cdef bint narrow          # whether some array's state is
     cdef double[:, ::1] tracked_sums
     cdef double loss          # of this step, NaN if it was not given
 
@@ -162,7 +163,8 @@ cdef class Plan(Binding):
                 stream.format = ROOT8
         else:
             stream.format = SIZE8 if kind[0] == "size" else SIGNED8
-        span.narrow = span.narrow or stream.format >= BF16
+        if stream.format >= BF16:
+            self.narrow = span.narrow = True
         return 0
 
     def __dealloc__(self):
@@ -432,9 +434,10 @@ cdef class Plan(Binding):
                                 self.rows + row * WIDTH)
             self.head(row).scale = -1.0 if group.maximize else 1.0
             self.head(row).loss = -self.loss if group.maximize else self.loss
-        for i in range(self.count):
-            if self.spans[i].narrow:
-                self.draw_seeds(i)
+        if self.narrow:
+            for i in range(self.count):
+                if self.spans[i].narrow:
+                    self.draw_seeds(i)
         return 0
 
     cdef int draw_seeds(self, Py_ssize_t i) noexcept:
@@ -450,7 +453,7 @@ cdef class Plan(Binding):
         return <Head*> (self.rows + row * WIDTH)
 
     cdef inline int manner(self, Py_ssize_t i) noexcept:
-        return 0 if self.held[i] is None else 2 if self.is_wide(i) else 1
+        return 0 if self.held[i] is None else 2 if self.spans[i].wide else 1
 
     cdef int assign_rows(self) except -1:
         cdef Py_ssize_t i, row

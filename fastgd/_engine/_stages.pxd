@@ -100,6 +100,13 @@ cdef inline void call_measure(const Rule* rule, const double* row, const floatin
         rule.measure_double(row, p, grad, state, terms, n)
 
 
+cdef inline void point(const Span* span, int count, Py_ssize_t at, floating** state) noexcept nogil:
+    """The state at element `at`; NULL stays NULL."""
+    cdef int i
+    for i in range(count):
+        state[i] = NULL if span.state[i].data == NULL else (<floating*> span.state[i].data) + at
+
+
 cdef inline double scale_of(const Work* work, const Span* span) noexcept nogil:
     """What multiplies the gradient in double precision before the rule sees it."""
     return work.wide_scale if span.wide else work.prescale
@@ -235,26 +242,49 @@ cdef inline void update_piece(floating* p, const Work* work, const Span* span, P
     cdef floating decoded[BLOCK]
     cdef floating before[BLOCK]
     cdef floating* state[MOST_STREAMS]
-    cdef Decoded narrow
     cdef const floating* grad
     cdef Py_ssize_t at = begin, n
     cdef Py_ssize_t stride = BLOCK if work.track or decodes(work, span) else end - begin
     cdef Sums sums = Sums(0, 0, 0, 0)
-    if span.narrow:
-        stride = NARROW_BLOCK
     while at < end:
         n = min(stride, end - at)
-        load_state(span, rule.state + rule.matrix, &narrow, at, n, &state[0])
+        point(span, rule.state + rule.matrix, at, &state[0])
         grad = gradient(work, span, at, n, &decoded[0])
         if work.track:
             memcpy(&before[0], p + at, n * sizeof(floating))
         call_update(rule, work.rows + span.row * WIDTH, p + at, grad, &state[0], n)
-        if span.narrow:
-            store_state(span, rule.state, &narrow, at, n, &state[0])
         if work.track:
             if scale_of(work, span) != 1:  # what is tracked is the caller's gradient
                 grad = unscaled(work, span, at, n, &decoded[0])
             add_block(&sums, <const floating*> (p + at), <const floating*> &before[0], grad, n)
+        at += n
+    if work.track:
+        keep(work, piece, &sums)
+
+
+cdef inline void update_narrow(float* p, const Work* work, const Span* span, Py_ssize_t begin,
+                               Py_ssize_t end, Py_ssize_t piece) noexcept nogil:
+    """`update_piece` of an array whose state is stored in fewer bits."""
+    cdef const Rule* rule = rule_of(work, span)
+    cdef float grads[NARROW_BLOCK]
+    cdef float before[NARROW_BLOCK]
+    cdef float* state[MOST_STREAMS]
+    cdef Decoded decoded
+    cdef const float* grad
+    cdef Py_ssize_t at = begin, n
+    cdef Sums sums = Sums(0, 0, 0, 0)
+    while at < end:
+        n = min(<Py_ssize_t> NARROW_BLOCK, end - at)
+        load_state(span, rule.state + rule.matrix, &decoded, at, n, &state[0])
+        grad = gradient(work, span, at, n, &grads[0])
+        if work.track:
+            memcpy(&before[0], p + at, n * sizeof(float))
+        rule.single(work.rows + span.row * WIDTH, p + at, grad, &state[0], n)
+        store_state(span, rule.state, &decoded, at, n, &state[0])
+        if work.track:
+            if scale_of(work, span) != 1:
+                grad = unscaled(work, span, at, n, &grads[0])
+            add_block(&sums, <const float*> (p + at), <const float*> &before[0], grad, n)
         at += n
     if work.track:
         keep(work, piece, &sums)
@@ -436,6 +466,8 @@ cdef inline void visit_piece(floating* p, const Work* work, const Span* span, Py
         update_rows(p, work, span, begin, end, piece)
     elif span.source.touched != NULL:
         update_touched(p, work, span, begin, end, piece)
+    elif span.narrow:
+        update_narrow(<float*> p, work, span, begin, end, piece)
     else:
         update_piece(p, work, span, begin, end, piece)
 

@@ -9,6 +9,7 @@ hyperparameter can differ between parameter groups, and any number can be a func
 steps taken (see `fastgd.schedules`). These keywords are common to all:
 
     maximize: ascend instead of descend.
+    state_dtype: store the state in fewer bits, "bfloat16" or "8bit".
     clip_norm: multiply all gradients by min(1, clip_norm / norm), the norm taken over all groups
         (Pascanu, Mikolov & Bengio 2013, algorithm 1).
     clip_value: then clamp every element to ±clip_value.
@@ -20,6 +21,8 @@ from fastgd.optimizers._base import Optimizer
 from fastgd.optimizers._declaration import OTHER_NAMES as OTHER_NAMES
 from fastgd.optimizers._fields import Number as Number
 from fastgd.optimizers._fields import Options as Options
+from fastgd.optimizers._memory import Memory as Memory
+from fastgd.optimizers._memory import estimate_memory as estimate_memory
 from fastgd.optimizers._registry import all_optimizers as all_optimizers
 from fastgd.optimizers._registry import find as find
 from fastgd.optimizers._state_dict import Loaded as Loaded

@@ -439,25 +439,29 @@ def _first_values(settings: Settings, step: int) -> Mapping[str, Any]:
     return settings.kind.first_values(settings.at(step).values)
 
 
+def check_storable(settings: Settings, name: str, layout: Layout) -> None:
+    """Refuse a parameter whose state cannot be stored as the settings ask for."""
+    state_dtype, stored = settings.values["state_dtype"], settings.stored_dtype(layout)
+    if stored != layout.dtype and layout.dtype != np.float32:
+        raise ValueError(
+            f"parameter {name!r} is {layout.dtype}; state_dtype={state_dtype!r} is for float32 "
+            "parameters: convert it, or give it a group with state_dtype=None"
+        )
+    if stored == np.uint8 and not layout.c_contiguous:
+        raise ValueError(
+            f"parameter {name!r} is in Fortran order, and state_dtype={state_dtype!r} for arrays in C "
+            "order; pass numpy.ascontiguousarray() of it"
+        )
+
+
 def _in_format(settings: Settings, members: Members) -> Members:
     """With the state that is there in the format that the settings ask for.
 
     Raises: ValueError naming a parameter whose state cannot be.
     """
-    state_dtype, names = settings.values["state_dtype"], settings.kind.declaration.state
-    if state_dtype is not None:
-        for path, layout in zip(members.paths, members.layouts, strict=True):
-            stored = settings.stored_dtype(layout)
-            if stored != layout.dtype and layout.dtype != np.float32:
-                raise ValueError(
-                    f"parameter {full_name('', path)!r} is {layout.dtype}; state_dtype={state_dtype!r} is "
-                    "for float32 parameters: convert it, or give it a group with state_dtype=None"
-                )
-            if stored == np.uint8 and not layout.c_contiguous:
-                raise ValueError(
-                    f'parameter {full_name("", path)!r} is in Fortran order, and state_dtype="8bit" for '
-                    "arrays in C order; pass numpy.ascontiguousarray() of it"
-                )
+    names = settings.kind.declaration.state
+    for path, layout in zip(members.paths, members.layouts, strict=True):
+        check_storable(settings, full_name("", path), layout)
     rows = []
     for layout, slots in zip(members.layouts, members.slots, strict=False):
         present = {name: flat for name, flat in zip(names, slots, strict=True) if flat is not None}

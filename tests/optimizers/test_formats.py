@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from fastgd._arrays import formats
 from tests import narrow
 from tests.cases import CASES, Case
 from tests.fma import Array
-from tests.reference import Reference
+from tests.reference import OPTIMIZERS, Reference
 from tests.support import assert_same_bits, engine_multiply_add, optimizer
 
 FORMATS = ("bfloat16", "8bit")
@@ -216,7 +217,7 @@ def test_refused(name: str, kwargs: Any, dtype: Any, message: str) -> None:
 
 
 def test_refused_layouts() -> None:
-    with pytest.raises(ValueError, match=r"'W' is in Fortran order, and state_dtype=\"8bit\""):
+    with pytest.raises(ValueError, match="'W' is in Fortran order, and state_dtype='8bit'"):
         fastgd.AdamW({"W": np.ones((80, 80), np.float32, order="F")}, state_dtype="8bit")
     opt = fastgd.AdamW({"W": np.ones((80, 80), np.float32)}, state_dtype="8bit")
     rows = fastgd.Rows([1, 3], np.ones((2, 80), np.float32))
@@ -294,6 +295,34 @@ def test_what_it_takes() -> None:
         assert (
             optimizer(name, np.zeros(n, np.float32), state_dtype=state_dtype).nbytes == n * expected
         )
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_estimates_are_what_is_taken(name: str) -> None:
+    shapes = {"W": (90, 61), "b": (61,), "small": (3, 4), "scalar": ()}
+    if name == "Muon":
+        del shapes["b"], shapes["scalar"]
+    for state_dtype in (None, *FORMATS):
+        for dtype in (np.float32, np.float64):
+            params = {key: np.ones(shape, dtype) for key, shape in shapes.items()}
+            try:
+                opt = optimizer(name, params, state_dtype=state_dtype)
+            except ValueError as error:
+                with pytest.raises(ValueError, match=re.escape(str(error))):
+                    fastgd.estimate_memory(shapes, name, dtype, state_dtype=state_dtype)
+                continue
+            need = fastgd.estimate_memory(shapes, name, dtype, state_dtype=state_dtype)
+            assert need.state == opt.nbytes
+            assert need.params == need.grads == sum(p.nbytes for p in params.values())
+            assert need.total == sum(need)
+
+
+def test_estimates_refuse_what_constructors_do() -> None:
+    with pytest.raises(TypeError, match="unexpected argument 'momentun'"):
+        fastgd.estimate_memory([3], "sgd", momentun=0.9)
+    with pytest.raises(TypeError, match="float32 or float64, got int32"):
+        fastgd.estimate_memory([3], "sgd", np.int32)
+    assert fastgd.estimate_memory([10, (3, 2)], "sgd", momentum=0.9).state == 64
 
 
 # --- what it costs a training: float32 beside it ---
