@@ -49,6 +49,8 @@ class LeafError:
         step: length of the step to either side.
         noise: how far rounding of the loss can put `measured` off.
         factor: predicted / measured, if it is the same along all directions, else NaN.
+        unseen: how wrong, relatively, the gradient could be along all directions without being called so:
+            the tolerance and what rounding of the loss hides.
     """
 
     name: str
@@ -58,6 +60,7 @@ class LeafError:
     step: float
     noise: float
     factor: float = math.nan
+    unseen: float = 0.0
 
 
 @dataclass(frozen=True, repr=False)
@@ -73,6 +76,7 @@ class GradientReport:
         leaves: a `LeafError` for each array, by name.
         joint: one for directions in the space of all arrays together, named "all".
         hint: what a factor common to all directions may be due to; "" if there is none.
+        single: whether an array is float32, which hides small errors.
     """
 
     ok: bool
@@ -83,6 +87,7 @@ class GradientReport:
     leaves: dict[str, LeafError]
     joint: LeafError
     hint: str = ""
+    single: bool = False
 
     def __bool__(self) -> bool:
         return self.ok
@@ -92,11 +97,21 @@ class GradientReport:
         """The errors by name."""
         return {name: leaf.error for name, leaf in self.leaves.items()}
 
+    @property
+    def unseen(self) -> float:
+        """The largest error that could have gone unseen in an array, see `LeafError`."""
+        return max(leaf.unseen for leaf in self.leaves.values())
+
     def __repr__(self) -> str:
         head = "right" if self.ok else f"wrong, most of all that of {self.worst!r}"
         lines = [f"Gradients {head} (relative error {self.error:.2g}, allowed {self.tol:.2g})"]
         if self.hint:
             lines.append(self.hint)
+        if self.single and self.ok:
+            lines.append(
+                f"In float32 an error of less than {self.unseen:.1%} does not show. Parameters, data and "
+                f"loss in float64 would show {TOLERANCE[np.dtype(np.float64)]:.3%}."
+            )
         width = max(len(name) for name in (*self.leaves, self.joint.name, "array"))
         lines.append(f"  {'array':{width}}  {'predicted':>11}  {'measured':>11}  {'error':>8}")
         for leaf in (*self.leaves.values(), self.joint):
@@ -129,6 +144,9 @@ def check_gradient(
     much, and where there is an error by a tenth and a hundredth too, in case that there is a kink
     (ReLU, absolute values) in between. An array is right if it is for one of them. In float32, where
     steps must be long, it also is right if its slope is between those to either side.
+
+    In float32 an error of a per cent or two does not show, and the report says so: check copies of
+    parameters and data in float64, where a thousandth of a per cent does.
 
     A single wrong element among n changes a slope by about 1/√n of itself: of large arrays with few wrong
     elements check parts, or more directions with a smaller tol. Parameters are moved in place, and put
@@ -197,8 +215,18 @@ def check_gradient(
         loss, leaves, joint = restored(arrays, measured)
     worst = max(leaves.values(), key=lambda leaf: leaf.error)
     error = max(worst.error, joint.error)
-    hint = _hint(leaves, tol)
-    return GradientReport(error <= tol, worst.name, error, tol, loss, leaves, joint, hint)
+    single = any(array.dtype == np.float32 for array in arrays)
+    return GradientReport(
+        ok=error <= tol,
+        worst=worst.name,
+        error=error,
+        tol=tol,
+        loss=loss,
+        leaves=leaves,
+        joint=joint,
+        hint=_hint(leaves, tol),
+        single=single,
+    )
 
 
 @dataclass(frozen=True)
@@ -222,7 +250,8 @@ class _Line:
         found = [self._along(name, chosen) for _ in range(count)]
         ratios = np.array([leaf.predicted / (leaf.measured or math.nan) for leaf in found])
         worst = max(found, key=lambda leaf: leaf.error)
-        return replace(worst, factor=_common(ratios))
+        unseen = min(leaf.unseen for leaf in found)
+        return replace(worst, factor=_common(ratios), unseen=unseen)
 
     def _along(self, name: str, chosen: list[int]) -> LeafError:
         """One direction, with several steps if one of the usual length does not tell."""
@@ -301,7 +330,9 @@ class _Line:
             off = max(min(above, -below) - predicted, predicted - max(above, -below)) - 2 * noise
         error = max(off, 0.0) / scale if math.isfinite(measured) else math.inf
         exact = noise <= self.tol * scale
-        return LeafError(name, error, predicted, measured, length / 2, noise), exact
+        unseen = self.tol + noise / scale
+        leaf = LeafError(name, error, predicted, measured, length / 2, noise, unseen=unseen)
+        return leaf, exact
 
     def _rounding(self, arrays: Sequence[Array], losses: list[float]) -> float:
         """How far the difference of two losses can be off: those of float32 parameters are as exact

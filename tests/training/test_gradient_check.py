@@ -390,3 +390,30 @@ def test_a_wrong_factor_in_float32(factor: float) -> None:
     for seed in range(5):
         report = fastgd.check_gradient(squares, np.zeros(64, np.float32), X, y, seed=seed)
         assert report.ok == (factor == 1)
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 100.0])
+def test_what_float32_cannot_see_is_said(scale: float, rng: np.random.Generator) -> None:
+    """Errors of half of it pass, of twice as much are found; float64 finds both."""
+    x, target = rng.standard_normal((100, 20)), rng.standard_normal(20)
+
+    def check(dtype: Any, factor: float) -> fastgd.GradientReport:
+        data, y = x.astype(dtype), (scale + x @ target).astype(dtype)
+
+        def squares(w: Any) -> tuple[Any, Any]:
+            error = data @ w - y
+            return (error * error).mean(), (factor * 2 / len(y) * data.T @ error).astype(dtype)
+
+        return fastgd.check_gradient(squares, np.zeros(20, dtype))
+
+    exact = check(np.float32, 1.0)
+    assert exact.ok
+    assert 0.02 <= exact.unseen < 0.1
+    assert f"less than {exact.unseen:.1%} does not show" in str(exact)
+    assert check(np.float32, 1 + exact.unseen / 2).ok
+    assert not check(np.float32, 1 + 2 * exact.unseen).ok
+    sharp = check(np.float64, 1.0)
+    assert sharp.ok
+    assert sharp.unseen < 1e-4
+    assert "does not show" not in str(sharp)
+    assert not check(np.float64, 1 + exact.unseen / 2).ok
