@@ -102,8 +102,10 @@ def prepare(optimizer: Optimizer, saved: Mapping[str, Any], strict: bool) -> Loa
                 for i, key in enumerate(declaration.numbers):
                     numbers[at, i] = _number(entry, key, name)
                 targets = settings.shaped(layout, flats)
+                kinds = settings.kind.kinds
                 sources = {
-                    slot: _array(entry, slot, name, layout, targets[slot]) for slot in targets
+                    slot: _array(entry, slot, name, target, layout if slot in kinds else None)
+                    for slot, target in targets.items()
                 }
                 for slot, source in _in_format(settings, layout, name, sources, targets).items():
                     copies[_address(targets[slot])] = (targets[slot], source)
@@ -210,13 +212,13 @@ def _number(entry: Any, key: str, name: str) -> float:
     return as_float(f"load_state_dict: {key!r} of parameter {name!r} must be a number", value)
 
 
-def _array(entry: Any, slot: str, name: str, layout: Layout, target: Array) -> Array:
-    """Of the target's dtype, or of another one in which its state can be stored."""
+def _array(entry: Any, slot: str, name: str, target: Array, layout: Layout | None) -> Array:
+    """Of the target's dtype; with the layout of its parameter, also of another that state can have."""
     array = _item(entry, slot, name)
     if not isinstance(array, np.ndarray) or isinstance(array, np.ma.MaskedArray):
         raise TypeError(f"load_state_dict: {slot!r} of parameter {name!r} must be an array")
     shape, dtypes = target.shape, [target.dtype]
-    if target.dtype in NARROW or (array.dtype in NARROW and layout.dtype == np.float32):
+    if layout is not None and layout.dtype == np.float32 and array.dtype != target.dtype:
         codes = (stored_length(np.dtype(np.uint8), math.prod(layout.shape)),)
         shape = codes if array.dtype == np.uint8 else layout.shape
         dtypes = [layout.dtype, *NARROW]

@@ -192,6 +192,16 @@ def test_a_stored_state_of_another_length_is_refused() -> None:
         small.load_state_dict(saved)
 
 
+def test_codes_of_what_has_none_are_refused() -> None:
+    """Adafactor keeps rows and columns, Prodigy distances: nothing of these is stored in fewer bits."""
+    for name, slot, dtype in (("Adafactor", "row_var", np.uint8), ("Prodigy", "s", np.uint16)):
+        opt = optimizer(name, np.ones((64, 64), np.float32))
+        saved = opt.state_dict()
+        saved["state"]["params"][slot] = np.zeros(4160 if dtype == np.uint8 else (64, 64), dtype)
+        with pytest.raises(ValueError, match=f"'{slot}' of parameter 'params' has shape"):
+            opt.load_state_dict(saved)
+
+
 REFUSED = [
     ("AdamW", {"state_dtype": "fp8"}, np.float32, "state_dtype must be None, 'bfloat16', '8bit'"),
     ("AdamW", {"state_dtype": 8}, np.float32, "state_dtype must be"),
