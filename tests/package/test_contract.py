@@ -126,3 +126,4 @@ def test_the_version_is_that_of_the_distribution() -> None:
     from importlib.metadata import version
 
     assert version("fastgd") == fastgd.__version__
+    assert f"\nversion: {fastgd.__version__}\n" in (ROOT / "CITATION.cff").read_text()

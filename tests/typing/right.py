@@ -49,6 +49,8 @@ made: list[fastgd.Optimizer] = [
     fastgd.Lion(w, lr=schedules.cosine(0.1, total_steps=100), cautious=True),
     fastgd.Muon(np.ones((3, 3)), ns_steps=5, adjust_lr_fn=None),
     fastgd.ScheduleFreeAdamW(w, warmup_steps=10, maximize=False),
+    fastgd.Adagrad(w, state_dtype="bfloat16"),
+    fastgd.SGD(w, momentum=0.9, state_dtype=None),
 ]
 kind: type[fastgd.Optimizer] = fastgd.optimizers.find("adamw")
 names: dict[str, type[fastgd.Optimizer]] = fastgd.optimizers.all_optimizers()
@@ -100,6 +102,10 @@ norm: float = fastgd.clip_grad_norm_([np.ones(3)], 1.0)
 fastgd.set_num_threads(2)
 with fastgd.num_threads(1):
     threads: int = fastgd.get_num_threads()
+nbytes: int = made[0].nbytes
+need: int = fastgd.estimate_memory({"W": (3, 4)}, fastgd.Adam, state_dtype="8bit").total
+zeros: NDArray[Any] = fastgd.zeros((3, 4), np.float64, "F")
+full = made[0].state_dict(decoded=True)
 W: NDArray[Any] = fastgd.initializers.he_normal((3, 4), seed=0)
 axes = fastgd.plot.history(result, label="run")
 axes.set_title("loss")

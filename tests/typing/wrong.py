@@ -20,6 +20,7 @@ fastgd.SGD(w, lr="0.1")  # wrong
 fastgd.SGD(w, learning_rate=0.1)  # wrong
 fastgd.SGD(w, nesterov=0.5)  # wrong
 fastgd.SGD(w, nonfinite="ignore")  # wrong
+fastgd.SGD(w, state_dtype="fp8")  # wrong
 fastgd.Adam(w, betas=0.9)  # wrong
 fastgd.Adam(w, betas=(0.9, "0.99"))  # wrong
 fastgd.Adam(w, lr=lambda: 0.1)  # wrong
