@@ -55,7 +55,7 @@ def end_of(setup: Any, name: str, options: dict[str, Any], batch: int | None, lr
             run = fastgd.minimize(
                 setup.value_and_grad,
                 setup.params,
-                data=setup.data,
+                data=setup.data or None,
                 optimizer=name,
                 lr=lr,
                 batch_size=batch,
@@ -87,7 +87,12 @@ def measure(problem: Any, name: str, options: Any, batch: int | None, seeds: int
     for setup in setups:
         with np.errstate(all="ignore"):
             suggested = fastgd.find_lr(
-                setup.value_and_grad, setup.params, setup.data, name, batch_size=batch, **options
+                setup.value_and_grad,
+                setup.params,
+                setup.data or None,
+                name,
+                batch_size=batch,
+                **options,
             ).suggestion
         if suggested is None:
             found.append((math.nan, math.inf))
