@@ -61,22 +61,11 @@ static inline uint16_t fastgd_upper_half(uint32_t bits, uint32_t carry) {
     return (uint16_t)((bits + ((bits & 0x7fffffffu) < 0x7f7f0000u ? carry : 0u)) >> 16);
 }
 
-/* A loop over whole blocks, whose length the compiler knows, and one over the rest. */
-#define FASTGD_BY_BLOCKS(n, body)                                                \
-    do {                                                                         \
-        ptrdiff_t first = 0;                                                     \
-        for (; first + FASTGD_CODED <= (n); first += FASTGD_CODED)               \
-            for (ptrdiff_t i = first; i < first + FASTGD_CODED; i++) { body }    \
-        for (ptrdiff_t i = first; i < (n); i++) { body }                         \
-    } while (0)
-
-static inline void fastgd_decode_bf16(const uint16_t *restrict x, float *restrict out, ptrdiff_t n) {
-    FASTGD_BY_BLOCKS(n, out[i] = fastgd_float_from_bits((uint32_t)x[i] << 16););
-}
-
 static inline void fastgd_encode_bf16(uint16_t *restrict out, const float *restrict x, ptrdiff_t n) {
-    FASTGD_BY_BLOCKS(n, uint32_t bits = fastgd_bits(x[i]);
-                     out[i] = fastgd_upper_half(bits, 0x7fffu + (bits >> 16 & 1u)););
+    for (ptrdiff_t i = 0; i < n; i++) {
+        uint32_t bits = fastgd_bits(x[i]);
+        out[i] = fastgd_upper_half(bits, 0x7fffu + (bits >> 16 & 1u));
+    }
 }
 
 /* Elements at … at+n of an array of which `out` is the first, of which a block's noise begins anew. */
@@ -87,7 +76,8 @@ static inline void fastgd_encode_bf16_random(uint16_t *restrict out, const float
         ptrdiff_t run = FASTGD_CODED - within < n ? FASTGD_CODED - within : n;
         const uint32_t *noise = fastgd_noise + within;
         uint32_t hash = fastgd_mix(seed + (uint32_t)(at / FASTGD_CODED));
-        FASTGD_BY_BLOCKS(run, out[i] = fastgd_upper_half(fastgd_bits(x[i]), (noise[i] ^ hash) >> 16););
+        for (ptrdiff_t i = 0; i < run; i++)
+            out[i] = fastgd_upper_half(fastgd_bits(x[i]), (noise[i] ^ hash) >> 16);
         at += run, n -= run, out += run, x += run;
     }
 }

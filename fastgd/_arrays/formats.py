@@ -23,7 +23,6 @@ STATE_DTYPES = (None, "bfloat16", "8bit")
 #   sum        slow, or growing, of either sign   stochastically, or signed codes
 #   square     an average or a sum of squares     stochastically, or codes of the root
 #   size       at least 0                         stochastically, or codes
-KINDS = ("average", "ratio", "precise", "sum", "square", "size")
 
 WORDS = 64
 CODED = 4 * WORDS  # elements of a block

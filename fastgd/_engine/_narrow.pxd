@@ -29,7 +29,6 @@ from fastgd._engine.rules._common cimport floating
 cdef extern from "narrow.h" nogil:
     enum:
         CODED "FASTGD_CODED"  # elements of a block of 8-bit codes
-    void fastgd_decode_bf16(const uint16_t*, float*, Py_ssize_t)
     void fastgd_encode_bf16(uint16_t*, const float*, Py_ssize_t)
     void fastgd_encode_bf16_random(uint16_t*, const float*, Py_ssize_t, Py_ssize_t, unsigned int)
     void fastgd_decode_root(const char*, Py_ssize_t, bint, float*)
@@ -59,7 +58,7 @@ cdef inline void load_block(const Span* span, const Stream* stream, Decoded* dec
     """n elements from `at` on of array i of the state, which begin a block of codes if there are such."""
     cdef Py_ssize_t done = 0, block = at // CODED
     if stream.format == BF16 or stream.format == BF16_RANDOM:
-        fastgd_decode_bf16(<const uint16_t*> stream.data + at, &decoded.blocks[i][0], n)
+        convert_run(BF16, stream.data + 2 * at, 2, n, &decoded.blocks[i][0])
         return
     while done < n:
         if stream.format == RATIO8:
@@ -103,21 +102,25 @@ cdef inline void store_block(const Span* span, const Stream* stream, Decoded* de
         block += 1
 
 
+cdef inline void point(const Span* span, int count, Py_ssize_t at, floating** state) noexcept nogil:
+    """The state at element `at`; NULL stays NULL."""
+    cdef int i
+    for i in range(count):
+        state[i] = NULL if span.state[i].data == NULL else (<floating*> span.state[i].data) + at
+
+
 cdef inline void load_state(const Span* span, int count, Decoded* decoded, Py_ssize_t at, Py_ssize_t n,
                             floating** state) noexcept nogil:
     """Point to n elements of the state from `at` on: where they lie, or decoded; n at most BLOCK, and `at`
     a multiple of CODED where there are codes.
     """
-    cdef const Stream* stream
     cdef int i
-    for i in range(count):
-        stream = &span.state[i]
-        if floating is float:
-            if is_narrow(stream):
-                load_block(span, stream, decoded, i, at, n)
+    point(span, count, at, state)
+    if floating is float:
+        for i in range(count):
+            if is_narrow(&span.state[i]):
+                load_block(span, &span.state[i], decoded, i, at, n)
                 state[i] = &decoded.blocks[i][0]
-                continue
-        state[i] = NULL if stream.data == NULL else (<floating*> stream.data) + at
 
 
 cdef inline void store_state(const Span* span, int count, Decoded* decoded, Py_ssize_t at, Py_ssize_t n,

@@ -27,6 +27,7 @@ from fastgd._engine._narrow cimport (
     NARROW_BLOCK,
     Decoded,
     load_state,
+    point,
     put_rows,
     store_state,
     take_rows,
@@ -98,13 +99,6 @@ cdef inline void call_measure(const Rule* rule, const double* row, const floatin
         rule.measure_single(row, p, grad, state, terms, n)
     else:
         rule.measure_double(row, p, grad, state, terms, n)
-
-
-cdef inline void point(const Span* span, int count, Py_ssize_t at, floating** state) noexcept nogil:
-    """The state at element `at`; NULL stays NULL."""
-    cdef int i
-    for i in range(count):
-        state[i] = NULL if span.state[i].data == NULL else (<floating*> span.state[i].data) + at
 
 
 cdef inline double scale_of(const Work* work, const Span* span) noexcept nogil:
@@ -235,6 +229,15 @@ cdef inline void keep(const Work* work, Py_ssize_t piece, const Sums* sums) noex
     work.sums[PRODUCTS][piece] = sums.product
 
 
+cdef inline void track(Sums* sums, const Work* work, const Span* span, Py_ssize_t at, const floating* p,
+                       const floating* before, const floating* grad, Py_ssize_t n,
+                       floating* scratch) noexcept nogil:
+    """Add n elements from `at` on to the sums of a tracked piece: of the gradient as the caller gave it."""
+    if scale_of(work, span) != 1:
+        grad = unscaled(work, span, at, n, scratch)
+    add_block(sums, p, before, grad, n)
+
+
 cdef inline void update_piece(floating* p, const Work* work, const Span* span, Py_ssize_t begin,
                               Py_ssize_t end, Py_ssize_t piece) noexcept nogil:
     """Elements begin … end of one array. Tracking adds sums over blocks that are in cache anyway."""
@@ -254,9 +257,8 @@ cdef inline void update_piece(floating* p, const Work* work, const Span* span, P
             memcpy(&before[0], p + at, n * sizeof(floating))
         call_update(rule, work.rows + span.row * WIDTH, p + at, grad, &state[0], n)
         if work.track:
-            if scale_of(work, span) != 1:  # what is tracked is the caller's gradient
-                grad = unscaled(work, span, at, n, &decoded[0])
-            add_block(&sums, <const floating*> (p + at), <const floating*> &before[0], grad, n)
+            track(&sums, work, span, at, <const floating*> (p + at), <const floating*> &before[0], grad, n,
+                  &decoded[0])
         at += n
     if work.track:
         keep(work, piece, &sums)
@@ -282,9 +284,8 @@ cdef inline void update_narrow(float* p, const Work* work, const Span* span, Py_
         rule.single(work.rows + span.row * WIDTH, p + at, grad, &state[0], n)
         store_state(span, rule.state, &decoded, at, n, &state[0])
         if work.track:
-            if scale_of(work, span) != 1:
-                grad = unscaled(work, span, at, n, &grads[0])
-            add_block(&sums, <const float*> (p + at), <const float*> &before[0], grad, n)
+            track(&sums, work, span, at, <const float*> (p + at), <const float*> &before[0], grad, n,
+                  &grads[0])
         at += n
     if work.track:
         keep(work, piece, &sums)

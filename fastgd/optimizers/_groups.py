@@ -465,13 +465,8 @@ def _in_format(settings: Settings, members: Members) -> Members:
     rows = []
     for layout, slots in zip(members.layouts, members.slots, strict=False):
         present = {name: flat for name, flat in zip(names, slots, strict=True) if flat is not None}
-        stored = settings.stored_dtype(layout)
-        if all(flat.dtype == stored for flat in present.values()):
-            rows.append(slots)
-            continue
-        made = formats.changed(
-            present, settings.kind.kinds, dict.fromkeys(present, stored), math.prod(layout.shape)
-        )
+        dtypes = dict.fromkeys(present, settings.stored_dtype(layout))
+        made = formats.changed(present, settings.kind.kinds, dtypes, math.prod(layout.shape))
         rows.append(tuple(made.get(name) for name in names))
     return members._replace(slots=tuple(rows))
 

@@ -170,13 +170,16 @@ def find_lr(
             if length > 0 and found[0].suggestion is not None:
                 found.append(_tried(sweep, found[0], length, rates))
 
-    _put_back(made, source, run)
+    _put_back(made, sweep.state, source, run)
     return found[-1]
 
 
-def _put_back(optimizer: Optimizer, source: Any, body: Callable[[], None]) -> None:
-    """body(), and parameters, optimizer and the position in the data as they were in the end."""
-    state = optimizer.state_dict()
+def _put_back(
+    optimizer: Optimizer, state: dict[str, Any], source: Any, body: Callable[[], None]
+) -> None:
+    """body(), and parameters, optimizer, whose state this is, and the position in the data as they were in
+    the end.
+    """
     position = source.state_dict() if isinstance(source, MiniBatches) else None
 
     def others() -> None:
@@ -194,6 +197,7 @@ class _Sweep:
         losses: after each step.
         starts: the losses of the same batches at the first parameters.
         end: how the sweep ended before its time, "" if it did not.
+        state: the optimizer's before the sweep.
     """
 
     def __init__(self, objective: Objective, optimizer: Optimizer, feed: Feed) -> None:
@@ -205,7 +209,7 @@ class _Sweep:
         self._objective, self._optimizer, self._feed = objective, optimizer, feed
         self._params = list(optimizer.params.values())
         self._start = [array.copy(order="K") for array in self._params]
-        self._state = optimizer.state_dict()
+        self.state = optimizer.state_dict()
         self._ratios = _ratios(optimizer)
         self._batches = self._all_batches()
 
@@ -255,7 +259,7 @@ class _Sweep:
         """
         for array, first in zip(self._params, self._start, strict=True):
             array[...] = first
-        self._optimizer.load_state_dict(self._state)
+        self._optimizer.load_state_dict(self.state)
         self._set(rate)
         changes: list[float] = []
         for step in range(steps + 1):
