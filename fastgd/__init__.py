@@ -16,7 +16,7 @@ from fastgd.optimizers import estimate_memory
 from fastgd.placement import empty_like, place, zeros
 
 if TYPE_CHECKING:
-    from fastgd import adapters, averaging, initializers, optimizers, plot, schedules
+    from fastgd import adapters, averaging, distributed, initializers, optimizers, plot, schedules
     from fastgd.checkpoint import Checkpoint, CheckpointError, load, save
     from fastgd.diagnostics import Diagnosis, diagnose
     from fastgd.history import History
@@ -55,6 +55,7 @@ __all__ = [
     "clip_grad_norm_",
     "clip_grad_value_",
     "diagnose",
+    "distributed",
     "empty_like",
     "estimate_memory",
     "find_lr",
@@ -92,6 +93,7 @@ _MODULES = {
     "averaging": "averaging",
     "check_gradient": "training",
     "diagnose": "diagnostics",
+    "distributed": "distributed",
     "find_lr": "training",
     "initializers": "initializers",
     "load": "checkpoint",

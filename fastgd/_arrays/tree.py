@@ -51,6 +51,18 @@ def _walk(node: Any, path: str, leaves: list[tuple[str, Any]]) -> Spec:
     return None
 
 
+def leaves_like(spec: Spec, node: Any) -> list[Any]:
+    """The leaves of gradients of this structure, in the order of the parameters."""
+    if spec is None:
+        return [node]
+    keys, children = spec
+    parts = (
+        [node] * len(children) if node is None else node if keys is None else map(node.get, keys)
+    )
+    pairs = zip(children, parts, strict=True)
+    return [leaf for child, part in pairs for leaf in leaves_like(child, part)]
+
+
 def rebuild(tree: Any, replace: Callable[[Any], Any]) -> Any:
     """A tree of the same containers with every leaf replaced, in the order of `flatten`.
 

@@ -172,6 +172,14 @@ cdef class Binding:
         self.sorted_params = np.array([which for _, _, which in occupied], np.intp)
         return 0
 
+    def check(self, grads):
+        """Raise what a step with `grads` would, but for what its rules say of them."""
+        try:
+            self.collect(grads)
+            self.bind()
+        finally:
+            self.release()
+
     def norm(self, grads):
         """The global norm of `grads`."""
         try:

@@ -1,6 +1,6 @@
 """The plan of a step; see _plan.pyx for what things mean."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,7 @@ class Plan(Binding):
         steps: list[int],
         step_count: int,
         trees: tuple[Any, ...],
+        spread: tuple[Sequence[int], Callable[[NDArray[np.float64]], object]] | None = None,
     ) -> Plan: ...
     def sums(self) -> NDArray[np.float64] | None: ...
 

@@ -86,6 +86,9 @@ cdef class Plan(Binding):
         steps: how many steps each array has taken.
         step_count: of the optimizer.
         trees: the containers of each group's arrays, see check_containers.
+        spread: where the arrays are parts of arrays that are spread over several processes: the elements
+            of each whole one, and a function that adds up float64 arrays over the processes, in place.
+            All take the same steps; None where nothing is spread.
     """
 
     cdef readonly cnp.ndarray steps
@@ -111,10 +114,15 @@ cdef class Plan(Binding):
     cdef bint narrow          # whether some array's state is
     cdef double[:, ::1] tracked_sums
     cdef double loss          # of this step, NaN if it was not given
+    cdef double[::1] wholes   # the elements of each array, wherever they lie
+    cdef object add_up        # over the processes, or None
 
     def __cinit__(self, list params, list names, tuple specs, Gate gate, list groups, list rules,
-                  list state, cnp.ndarray numbers, list steps, Py_ssize_t step_count, tuple trees):
+                  list state, cnp.ndarray numbers, list steps, Py_ssize_t step_count, tuple trees,
+                  spread=None):
         cdef Py_ssize_t i, j
+        sizes, self.add_up = ([array.size for array in params], None) if spread is None else spread
+        self.wholes = np.array(sizes, np.float64)
         self.trees = trees
         self.gate = gate
         self.state = state
@@ -482,6 +490,20 @@ cdef class Plan(Binding):
 
     # --- the stages ---
 
+    cdef double sum_squares(self, double scale, int team) except? -1:
+        """Of all processes."""
+        cdef Py_ssize_t i
+        cdef double total = Binding.sum_squares(self, scale, team)
+        if self.add_up is None:
+            return total
+        all_squares = np.asarray(<double[:self.count]> self.squares)
+        self.add_up(all_squares)
+        self.bind()  # Python code has run
+        total = 0
+        for i in range(self.count):
+            total += self.squares[i]
+        return total
+
     cdef Py_ssize_t run(self, tuple groups, double grad_scale, double clip_norm, double clip_value,
                         bint finite_only, bint track) except? -3:
         cdef double norm = 0, factor = grad_scale
@@ -540,12 +562,16 @@ cdef class Plan(Binding):
         for j in range(MOST_SUMS):
             joint[j] = 0
             self.add_pieces(j, &by_sum[j, 0])
-            for i in range(self.count):
+        if self.add_up is not None:
+            self.add_up(np.asarray(by_sum))
+            self.bind()  # Python code has run
+        for i in range(self.count):
+            for j in range(MOST_SUMS):
                 self.totals[i * MOST_SUMS + j] = by_sum[j, i]
         for i in range(self.count):
             row = self.spans[i].row
             if row >= 0 and self.rule(row).joint:
-                elements += self.spans[i].length
+                elements += self.wholes[i]
                 for j in range(self.rule(row).sums):
                     joint[j] += self.totals[i * MOST_SUMS + j]
         for row in range(self.row_count):
@@ -553,7 +579,7 @@ cdef class Plan(Binding):
             i = self.leaders[row]
             if rule.sums > 0:
                 sums = &joint[0] if rule.joint else self.totals + i * MOST_SUMS
-                rule.conclude(sums, elements if rule.joint else self.spans[i].length,
+                rule.conclude(sums, elements if rule.joint else self.wholes[i],
                               &self.advanced[row].values[0], self.rows + row * WIDTH)
         return 0
 

@@ -6,6 +6,7 @@ verified, and `_atomic_file` how it takes the place of an older one.
 """
 
 from fastgd.checkpoint._files import Checkpoint, load, save
+from fastgd.checkpoint._files import FilePath as FilePath
 from fastgd.checkpoint._npz import CheckpointError
 
 __all__ = ["Checkpoint", "CheckpointError", "load", "save"]

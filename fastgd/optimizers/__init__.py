@@ -21,6 +21,8 @@ from fastgd.optimizers._base import Optimizer
 from fastgd.optimizers._declaration import OTHER_NAMES as OTHER_NAMES
 from fastgd.optimizers._fields import Number as Number
 from fastgd.optimizers._fields import Options as Options
+from fastgd.optimizers._groups import Members as Members
+from fastgd.optimizers._groups import full_names as full_names
 from fastgd.optimizers._memory import Memory as Memory
 from fastgd.optimizers._memory import estimate_memory as estimate_memory
 from fastgd.optimizers._registry import all_optimizers as all_optimizers

@@ -127,6 +127,7 @@ class GroupedParameters:
     _gate: _engine.Gate
     _bound: Bound
     _defaults: Values
+    _spread: Any = None  # of an optimizer of parts of arrays, see Plan
 
     # --- what a class provides where its rule needs it ---
 
@@ -383,6 +384,7 @@ class GroupedParameters:
             bound.plan.steps.tolist() if steps is None else steps,
             bound.plan.step_count if step_count is None and bound.groups else step_count or 0,
             tuple(part.tree for part in members),
+            self._spread,
         )
         return Bound(
             plan,

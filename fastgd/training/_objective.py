@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from fastgd._arrays.gradients import added, is_partial, parts_of, squares_of, weighted
-from fastgd._arrays.tree import SOLE_NAME, Array, Spec, rebuild
+from fastgd._arrays.tree import SOLE_NAME, Array, leaves_like, rebuild
 from fastgd._engine import only_tree
 from fastgd.optimizers import Optimizer
 
@@ -202,18 +202,6 @@ def _differs(path: str, total: Any, grads: Any) -> ValueError:
 
 
 # --- what is not finite ---
-
-
-def leaves_like(spec: Spec, node: Any) -> list[Any]:
-    """The leaves of gradients of this structure, in the order of the parameters."""
-    if spec is None:
-        return [node]
-    keys, children = spec
-    parts = (
-        [node] * len(children) if node is None else node if keys is None else map(node.get, keys)
-    )
-    pairs = zip(children, parts, strict=True)
-    return [leaf for child, part in pairs for leaf in leaves_like(child, part)]
 
 
 def gradients_by_name(optimizer: Optimizer, grads: Any) -> dict[str, Any]:

