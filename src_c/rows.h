@@ -12,6 +12,10 @@
     static inline void fastgd_add_##suffix(type *restrict out, const type *restrict x, ptrdiff_t n) { \
         for (ptrdiff_t i = 0; i < n; i++) out[i] += x[i];                                            \
     }                                                                                                \
+    static inline void fastgd_sum_##suffix(type *restrict out, const type *restrict x,                \
+                                           const type *restrict y, ptrdiff_t n) {                    \
+        for (ptrdiff_t i = 0; i < n; i++) out[i] = x[i] + y[i];                                      \
+    }                                                                                                \
     static inline void fastgd_times_##suffix(type *restrict out, type w, const type *restrict x,     \
                                              ptrdiff_t n) {                                          \
         for (ptrdiff_t i = 0; i < n; i++) out[i] = w * x[i];                                         \

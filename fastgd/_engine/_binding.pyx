@@ -333,9 +333,7 @@ cdef class Binding:
             raise ValueError(
                 f"gradient {self.names[i]!r} has shape {(<object> array).shape}, its parameter has "
                 f"{(<object> param).shape}")
-        if (format_of(array) == <int> self.spans[i].param.format
-                and cnp.PyArray_CHKFLAGS(array, cnp.NPY_ARRAY_ALIGNED)
-                and same_order(array, param)):
+        if lies_as(array, param, self.spans[i].param.format):
             if address != <size_t> source.grad:  # where the last one lay, which overlapped nothing
                 self.check_overlap(i, address, address + cnp.PyArray_NBYTES(array))
             source.grad, source.layout = <const char*> address, NULL
@@ -399,6 +397,8 @@ cdef class Binding:
                     f"gradient {self.names[i]!r} is a sum, of which part {k} has shape "
                     f"{arrays[k].shape}; its parameter has {(<object> param).shape}")
             self.bind_layout(i, &parts[k].layout, <cnp.ndarray> arrays[k], param)
+            if lies_as(<cnp.ndarray> arrays[k], param, self.spans[i].param.format):
+                parts[k].source.grad = <const char*> cnp.PyArray_DATA(<cnp.ndarray> arrays[k])
             parts[k].layout.slot = <int> k
             if k >= MOST_BANDS:
                 parts[k].layout.band = 0
@@ -579,6 +579,12 @@ cdef bint same_order(cnp.ndarray array, cnp.ndarray param) noexcept:
     if cnp.PyArray_CHKFLAGS(param, cnp.NPY_ARRAY_C_CONTIGUOUS):
         return cnp.PyArray_CHKFLAGS(array, cnp.NPY_ARRAY_C_CONTIGUOUS)
     return cnp.PyArray_CHKFLAGS(array, cnp.NPY_ARRAY_F_CONTIGUOUS)
+
+
+cdef bint lies_as(cnp.ndarray array, cnp.ndarray param, Format format) noexcept:
+    """Whether an array lies as a rule takes it."""
+    return (format_of(array) == <int> format and cnp.PyArray_CHKFLAGS(array, cnp.NPY_ARRAY_ALIGNED)
+            and same_order(array, param))
 
 
 cdef int bfloat16_type = -1  # its number, which NumPy gives it when ml_dtypes registers it

@@ -77,6 +77,8 @@ cdef enum:
     LINE = 64  # bytes of a line of cache
     ROW_LANES = 8
     ROWS_AHEAD = 8  # rows that are asked for before they are updated
+    DECODED_BLOCK = 128  # elements of a gradient that are decoded at a time: so few that the memory brings
+                         # those of all streams side by side, as if it were one loop
     RUN = 256  # chunks walked forwards at a stretch on the way back, for the prefetchers
 
 
@@ -238,6 +240,13 @@ cdef inline void track(Sums* sums, const Work* work, const Span* span, Py_ssize_
     add_block(sums, p, before, grad, n)
 
 
+cdef inline Py_ssize_t stride_of(const Work* work, const Span* span, Py_ssize_t n) noexcept nogil:
+    """How many of n elements are updated at a time."""
+    if work.track or (span.source.layout != NULL and span.source.layout.band > 0):
+        return BLOCK
+    return DECODED_BLOCK if decodes(work, span) else n
+
+
 cdef inline void update_piece(floating* p, const Work* work, const Span* span, Py_ssize_t begin,
                               Py_ssize_t end, Py_ssize_t piece) noexcept nogil:
     """Elements begin … end of one array. Tracking adds sums over blocks that are in cache anyway."""
@@ -247,7 +256,7 @@ cdef inline void update_piece(floating* p, const Work* work, const Span* span, P
     cdef floating* state[MOST_STREAMS]
     cdef const floating* grad
     cdef Py_ssize_t at = begin, n
-    cdef Py_ssize_t stride = BLOCK if work.track or decodes(work, span) else end - begin
+    cdef Py_ssize_t stride = stride_of(work, span, end - begin)
     cdef Sums sums = Sums(0, 0, 0, 0)
     while at < end:
         n = min(stride, end - at)

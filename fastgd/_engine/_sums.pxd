@@ -7,7 +7,7 @@ rounded once, where one of them is float64 or the sum is scaled.
 from libc.string cimport memset
 
 from fastgd._engine._codecs cimport decode, decode_scaled
-from fastgd._engine._touched cimport add, row_gradient
+from fastgd._engine._touched cimport add, add_two, fetch_row, row_gradient
 from fastgd._engine._work cimport BLOCK, Band, Source, Touched
 from fastgd._engine.rules._common cimport floating
 
@@ -38,17 +38,39 @@ cdef inline void add_rows(const Source* part, Py_ssize_t at, Py_ssize_t n, float
         i += 1
 
 
-cdef inline void add_parts(Band* bands, const Source* part, Py_ssize_t at, Py_ssize_t n,
+cdef inline const floating* lying(const Source* part, bint own, Py_ssize_t at, Py_ssize_t n,
+                                  const floating* kind) noexcept nogil:
+    """Where n elements of a part lie that need no decoding, NULL if they do; those of the next block are
+    asked for. `kind` only carries the type, which is the parameter's `own`, or not.
+    """
+    cdef const floating* x = (<const floating*> part.grad) + at
+    if not own or part.grad == NULL or part.touched != NULL:
+        return NULL
+    return x
+
+
+cdef inline void add_parts(Band* bands, const Source* part, bint own, Py_ssize_t at, Py_ssize_t n,
                            floating* out) noexcept nogil:
+    """`own`: the type is the parameter's."""
     cdef floating scratch[BLOCK]
     cdef bint first = True
+    cdef const floating* here
+    cdef const floating* there = NULL
     while part != NULL:
-        if part.touched != NULL:
+        here = lying(part, own, at, n, <const floating*> out)
+        if first and here != NULL and part.more != NULL:
+            there = lying(part.more, own, at, n, <const floating*> out)
+        if there != NULL:
+            add_two(out, here, there, n)
+            part, there = part.more, NULL
+        elif part.touched != NULL:
             if first:
                 memset(out, 0, n * sizeof(floating))
             add_rows(part, at, n, out)
         elif first:
             decode(bands, part.layout, at, n, out)
+        elif here != NULL:
+            add(out, here, n)
         else:
             decode(bands, part.layout, at, n, &scratch[0])
             add(out, <const floating*> &scratch[0], n)
@@ -62,9 +84,9 @@ cdef inline void add_scaled(Band* bands, const Source* part, bint wide_parts, do
     cdef double wide[BLOCK]
     cdef Py_ssize_t i
     if scale == 1 and (floating is double or not wide_parts):
-        add_parts(bands, part, at, n, out)
+        add_parts(bands, part, True, at, n, out)
         return
-    add_parts(bands, part, at, n, &wide[0])
+    add_parts(bands, part, floating is double, at, n, &wide[0])
     for i in range(n):
         out[i] = <floating> (wide[i] * scale)
 

@@ -13,6 +13,8 @@ from fastgd._engine.rules._common cimport floating
 cdef extern from "rows.h" nogil:
     void fastgd_add_f32(float*, const float*, Py_ssize_t)
     void fastgd_add_f64(double*, const double*, Py_ssize_t)
+    void fastgd_sum_f32(float*, const float*, const float*, Py_ssize_t)
+    void fastgd_sum_f64(double*, const double*, const double*, Py_ssize_t)
     void fastgd_times_f32(float*, float, const float*, Py_ssize_t)
     void fastgd_times_f64(double*, double, const double*, Py_ssize_t)
     void fastgd_add_times_f32(float*, float, const float*, Py_ssize_t)
@@ -42,6 +44,13 @@ cdef inline void add(floating* out, const floating* x, Py_ssize_t n) noexcept no
         fastgd_add_f32(out, x, n)
     else:
         fastgd_add_f64(out, x, n)
+
+
+cdef inline void add_two(floating* out, const floating* x, const floating* y, Py_ssize_t n) noexcept nogil:
+    if floating is float:
+        fastgd_sum_f32(out, x, y, n)
+    else:
+        fastgd_sum_f64(out, x, y, n)
 
 
 cdef inline void add_times(floating* out, double weight, const floating* x, Py_ssize_t n,
