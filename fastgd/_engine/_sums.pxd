@@ -80,13 +80,18 @@ cdef inline void add_parts(Band* bands, const Source* part, bint own, Py_ssize_t
 
 cdef inline void add_scaled(Band* bands, const Source* part, bint wide_parts, double scale, Py_ssize_t at,
                             Py_ssize_t n, floating* out) noexcept nogil:
-    """The sum of the parts times `scale`, n at most BLOCK."""
+    """The sum of the parts times `scale`, n at most BLOCK; in double precision also of a float32
+    parameter, if it has wide parts.
+    """
     cdef double wide[BLOCK]
+    cdef bint own = not wide_parts
     cdef Py_ssize_t i
     if scale == 1 and (floating is double or not wide_parts):
-        add_parts(bands, part, True, at, n, out)
+        add_parts(bands, part, own, at, n, out)
         return
-    add_parts(bands, part, floating is double, at, n, &wide[0])
+    if floating is float:
+        own = False
+    add_parts(bands, part, own, at, n, &wide[0])
     for i in range(n):
         out[i] = <floating> (wide[i] * scale)
 

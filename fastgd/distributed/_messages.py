@@ -124,6 +124,9 @@ class Messages:
         """Drop the references to the gradients."""
         self._held.clear()
 
+    def close(self) -> None:
+        """Nothing is shared."""
+
     def _begin(self, number: int) -> None:
         parcel, ranks = self._parcels[number], self._ranks
         parcel.waiting.clear()

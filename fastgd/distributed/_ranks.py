@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -27,6 +27,14 @@ NAP = 1e-4  # seconds
 
 class RankError(RuntimeError):
     """Another rank refused, failed or did not come: the message names it."""
+
+
+class Communicators(NamedTuple):
+    """What is made of a communicator once, since an MPI has few of them."""
+
+    world: Any  # of our own messages
+    calls: Any  # of those of ranks that wait in vain
+    machine: Any  # of the ranks on this machine
 
 
 class Ranks:
@@ -45,9 +53,8 @@ class Ranks:
                 f"{type(comm).__module__}.{type(comm).__qualname__}"
             )
         self.timeout = number("timeout", timeout, 0, bounds="()")
-        self.comm, self._calls = comm.Dup(), comm.Dup()
+        self.comm, self._calls, self.machine = communicators(comm)
         self.rank, self.size = comm.rank, comm.size
-        self.machine = comm.Split_type(self.mpi.COMM_TYPE_SHARED)
         self.one_machine = self.agree(self.machine.size == self.size)
         self._share_cores()
         if self.size > 1:
@@ -182,6 +189,22 @@ class Ranks:
         del calls
         absent = [f"rank {rank}" for rank in others if rank not in present]
         return ", ".join(absent) or "the others, which wait too"
+
+
+def communicators(comm: Any) -> Communicators:
+    """Those of a communicator, which keeps them."""
+    global _key
+    module = mpi()
+    if _key is None:
+        _key = module.Comm.Create_keyval()
+    made: Communicators | None = comm.Get_attr(_key)
+    if made is None:
+        made = Communicators(comm.Dup(), comm.Dup(), comm.Split_type(module.COMM_TYPE_SHARED))
+        comm.Set_attr(_key, made)
+    return made
+
+
+_key: int | None = None  # under which a communicator keeps them
 
 
 def pieces(array: Array) -> list[Array]:

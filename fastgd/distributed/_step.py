@@ -186,8 +186,7 @@ class Distributed:
         except Exception as error:
             failure, taken = error, False
         finally:
-            if isinstance(self._exchange, Messages):
-                self._exchange.release()
+            self._exchange.release()
         self._ranks.together(failure, what)  # until then they read each other's gradients
         if taken:
             self._stepped(said[:, FIRST:], combined, what)
@@ -388,6 +387,12 @@ class Distributed:
         finally:
             if not before:
                 self.train()
+
+    def close(self) -> None:
+        """Give shared memory back, all ranks together: for a program that makes many of these. No step can
+        follow, and the arrays of `gradients` are gone; `optimizer` and the parameters stay.
+        """
+        self._exchange.close()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}, rank {self.rank} of {self.size}: {self.optimizer!r}"

@@ -63,7 +63,7 @@ def shared(params: Any, comm: Any, *, timeout: float = 600.0) -> Any:
     ranks.call("shared", check)
     ranks.same("the parameters", [describe(name, array) for name, array in named])
     arrays = [np.asarray(array) for _, array in named]
-    made = window(ranks, arrays, [0] * len(arrays), by_all=False)[0]
+    made = window(ranks, arrays, [0] * len(arrays), by_all=False)[0][0]
     leaders = ranks.comm.Split(0 if ranks.machine.rank == 0 else ranks.mpi.UNDEFINED, ranks.rank)
     if ranks.machine.rank == 0:
         if ranks.rank == 0:
@@ -84,9 +84,9 @@ def describe(name: str, array: Array) -> tuple[Any, ...]:
 
 def window(
     ranks: Ranks, arrays: Sequence[Array], places: Sequence[int], *, by_all: bool
-) -> list[list[Array]]:
+) -> tuple[list[list[Array]], Any]:
     """Arrays of these shapes, dtypes and orders in shared memory: those of each rank of the machine, or of
-    its first alone.
+    its first alone; and what they lie in.
 
     places: where large ones begin within a page, beside APART for each rank.
     """
@@ -111,7 +111,7 @@ def window(
         result.append(
             [_shaped(raw[b : b + a.nbytes], a) for b, a in zip(begins, arrays, strict=True)]
         )
-    return result
+    return result, memory
 
 
 def _shaped(raw: Array, like: Array) -> Array:
@@ -129,7 +129,7 @@ class Windows:
     def __init__(self, ranks: Ranks, params: Sequence[Array]) -> None:
         places = np.array([p.ctypes.data // LINE * LINE + GRADIENT for p in params]) % PAGE
         places = ranks.gather(places, "constructor")[0]  # they see each other's at the same ones
-        self._all = window(ranks, params, places, by_all=True)
+        self._all, self._memory = window(ranks, params, places, by_all=True)
         self.own = self._all[ranks.machine.rank]
 
     def put(self, i: int, array: Array) -> None:
@@ -140,6 +140,14 @@ class Windows:
 
     def finish(self) -> None:
         """Nothing is under way."""
+
+    def release(self) -> None:
+        """Nothing is held."""
+
+    def close(self) -> None:
+        """Give the memory back, all ranks together."""
+        self._all, self.own = [], []
+        self._memory.Free()
 
     def parts(self, i: int, given: Sequence[int]) -> list[Array]:
         """The gradients of parameter i of these ranks."""

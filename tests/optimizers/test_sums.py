@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from typing import Any
 
 import numpy as np
@@ -285,3 +287,15 @@ def test_row_wise_adagrad_refuses_what_has_no_rows() -> None:
     opt = fastgd.RowWiseAdagrad(np.ones((3, 2)))
     with pytest.raises(TypeError, match=r"'params' is of some elements.*pass Rows"):
         opt.step(sparse.csr_array(np.eye(3, 2)))
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(["float64", "float32", "float16"])))
+def test_the_norm_of_parts_of_several_dtypes(
+    order: tuple[str, ...], dtype: type[np.floating], rng: np.random.Generator
+) -> None:
+    """A part that lies as its float32 parameter does is no float64, though the norm is taken in it."""
+    whole = rng.standard_normal((40, 50)).astype(np.float16)  # which all of them hold
+    opt = fastgd.SGD(np.zeros((40, 50), dtype), lr=1.0, clip_norm=1e9)
+    assert opt.step(fastgd.Sum([whole.astype(name) for name in order]))
+    assert opt.grad_norm == pytest.approx(3 * np.linalg.norm(whole.astype(float)), rel=1e-12)
+    assert (opt.params["params"] == -3 * whole.astype(dtype)).all()
