@@ -9,9 +9,10 @@ import numpy as np
 from fastgd._arrays.tree import Array
 from fastgd.distributed._partition import Axis, partition
 from fastgd.distributed._ranks import Ranks
+from fastgd.distributed._state import flat_state, head_of, joined
 from fastgd.distributed._step import Distributed, Structure, check_options, described
 from fastgd.distributed._windows import describe
-from fastgd.optimizers import Optimizer
+from fastgd.optimizers import Optimizer, dump
 
 
 class DataParallel(Distributed):
@@ -91,15 +92,7 @@ class DataParallel(Distributed):
             grad_dtype=grad_dtype,
         )
         self._totals: list[Array] | None = None
-        self._take_from_first()
-
-    def _take_from_first(self) -> None:
-        """Parameters and state become those of rank 0."""
-        bound = self.optimizer._bound
-        arrays = [*self._structure.params, bound.plan.numbers, bound.plan.steps]
-        arrays += [f for m in bound.members for flats in m.slots for f in flats if f is not None]
-        self._ranks.broadcast(arrays)
-        self.optimizer._gate.call(self.optimizer._swap)
+        self._take(optimizer)
 
     def _combined(self, leaves: Any, kinds: Array, what: str) -> list[Any]:
         if self._exchange.own is None and self.size > 1:
@@ -132,10 +125,17 @@ class DataParallel(Distributed):
         """See `Optimizer.state_dict`; the same on all ranks."""
         return self.optimizer.state_dict()
 
-    def load_state_dict(self, state_dict: Any) -> None:
-        """See `Optimizer.load_state_dict`. All ranks call it; rank 0's counts, after which all have the same."""
-        self._ranks.call("load_state_dict", lambda: self.optimizer.load_state_dict(state_dict))
-        self._take_from_first()
+    def load_state_dict(self, state_dict: Any, source: int = 0) -> None:
+        """See `Optimizer.load_state_dict`. All ranks call it, and go on as rank `source` does, whose
+        `state_dict` counts.
+        """
+
+        def load() -> None:
+            if self.rank == source:
+                self.optimizer.load_state_dict(state_dict)
+
+        self._ranks.call("load_state_dict", load)
+        self._take(self.optimizer, source)
 
     def norms(self) -> dict[str, Array]:
         """See `Optimizer.norms`."""
@@ -158,6 +158,16 @@ class DataParallel(Distributed):
         """What is loaded on rank 0."""
         return self.optimizer
 
-    def _take(self, whole: Optimizer | None) -> None:
-        """Continue as rank 0 does."""
-        self._take_from_first()
+    def _take(self, whole: Optimizer | None, source: int = 0) -> None:
+        """Continue as rank `source` does: parameters, state and hyperparameters."""
+        head, _ = self._ranks.gather_objects(head_of(self.optimizer), "load")[source]
+
+        def load() -> None:
+            if self.rank != source:
+                self.optimizer.load_state_dict(joined(dump(self.optimizer, copied=False), head))
+
+        self._ranks.call("load", load)
+        bound = self.optimizer._bound
+        arrays = [*self._structure.params, *(flat for _, _, flat in flat_state(self.optimizer))]
+        self._ranks.broadcast([*arrays, bound.plan.numbers, bound.plan.steps], source)
+        self.optimizer._gate.call(self.optimizer._swap)

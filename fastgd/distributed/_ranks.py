@@ -137,9 +137,10 @@ class Ranks:
 
     # --- arrays ---
 
-    def broadcast(self, arrays: Sequence[Array], comm: Any = None) -> None:
-        """Fill contiguous arrays with those of rank 0."""
-        requests = [(comm or self.comm).Ibcast(piece) for a in arrays for piece in pieces(a)]
+    def broadcast(self, arrays: Sequence[Array], source: int = 0, comm: Any = None) -> None:
+        """Fill contiguous arrays with those of one rank."""
+        among = comm or self.comm
+        requests = [among.Ibcast(piece, source) for array in arrays for piece in pieces(array)]
         self.wait(requests, "broadcast")
 
     def send(self, array: Array, to: int, tag: int) -> list[Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ from fastgd._arrays.tree import Array, is_groups, rebuild
 from fastgd.distributed._messages import Messages
 from fastgd.distributed._partition import Axis, partition, touched_rows
 from fastgd.distributed._ranks import Ranks
+from fastgd.distributed._state import TAGS, flat_state, head_of, joined, slot_of
 from fastgd.distributed._step import (
     DENSE,
     PARTIAL,
@@ -251,19 +251,19 @@ class Sharded(Distributed):
         whole = None
         if self.rank == to:
             whole = self._empty_whole()
-            for i, slot, target in _flat_state(whole):
+            for i, slot, target in flat_state(whole):
                 for rank in range(self.size):
                     begin, end = self._share(i, target.size, rank)
                     if rank != to and end > begin:
                         requests += self._ranks.receive(target[begin:end], rank, i * TAGS + slot)
-        for i, slot, mine in _flat_state(self.optimizer, decode=True):
+        for i, slot, mine in flat_state(self.optimizer, decode=True):
             if not mine.size or self._rows[i][self.rank][1] == self._rows[i][self.rank][0]:
                 continue
             if whole is None:
                 kept.append(mine)
                 requests += self._ranks.send(mine, to, i * TAGS + slot)
             else:
-                target = _slot(whole, i, slot)
+                target = slot_of(whole, i, slot)
                 begin, end = self._share(i, target.size, to)
                 target[begin:end] = mine
         self._ranks.wait(requests, "state")
@@ -284,7 +284,7 @@ class Sharded(Distributed):
 
     def _take(self, whole: Optimizer | None, source: int = 0) -> None:
         """Continue as `whole` on rank `source` does: parameters, state and hyperparameters."""
-        heads = self._ranks.gather_objects(None if whole is None else _head(whole), "load")
+        heads = self._ranks.gather_objects(None if whole is None else head_of(whole), "load")
         head, sizes = heads[source]
         own = dump(self.optimizer, copied=False)
         requests: list[Any] = []
@@ -301,7 +301,7 @@ class Sharded(Distributed):
                     flat
                 )
         if whole is not None:
-            for i, slot, flat in _flat_state(whole):
+            for i, slot, flat in flat_state(whole):
                 for rank in range(self.size):
                     begin, end = self._share(i, flat.size, rank)
                     if end > begin and rank != source:
@@ -315,9 +315,9 @@ class Sharded(Distributed):
                             shape or ()
                         ).shaped(flat[begin:end])
         self._ranks.wait(requests, "state")
-        self._ranks.call("load", lambda: self.optimizer.load_state_dict(_joined(own, head)))
+        self._ranks.call("load", lambda: self.optimizer.load_state_dict(joined(own, head)))
         if not self._in_one_memory:
-            self._ranks.broadcast(self._structure.params)
+            self._ranks.broadcast(self._structure.params, source)
         self._ranks.together(None, "load")
 
     @property
@@ -330,80 +330,6 @@ class Sharded(Distributed):
     @property
     def _layouts(self) -> list[Layout]:
         return [layout for part in self.optimizer._bound.members for layout in part.layouts]
-
-
-TAGS = 16  # more than a rule has arrays of state
-
-
-def _flat_state(optimizer: Optimizer, *, decode: bool = False) -> Iterator[tuple[int, int, Array]]:
-    """The state arrays that there are, flat, with the numbers of their parameter and of their slot.
-
-    decode: those of a group with state in 8 bits as float32.
-    """
-    i = 0
-    bound = optimizer._bound
-    for settings, part in zip(bound.groups, bound.members, strict=True):
-        for layout, slots in zip(part.layouts, part.slots, strict=True):
-            flats: Any = slots
-            if decode and settings.values["state_dtype"] == "8bit":
-                flats = settings.decoded(layout, slots)
-            for slot, flat in enumerate(flats):
-                if flat is not None:
-                    yield i, slot, np.ascontiguousarray(flat)
-            i += 1
-
-
-def _slot(optimizer: Optimizer, i: int, slot: int) -> Array:
-    flats = [slots for part in optimizer._bound.members for slots in part.slots][i]
-    target = flats[slot]
-    assert target is not None
-    return target
-
-
-def _head(whole: Optimizer) -> tuple[dict[str, Any], list[tuple[int, int, int, str]]]:
-    """What `dump` says of an optimizer but for its arrays, and what those are like."""
-    saved = dump(whole, copied=False)
-    state = {
-        name: {key: value for key, value in entry.items() if not isinstance(value, np.ndarray)}
-        for name, entry in saved["state"].items()
-    }
-    groups = [
-        {key: _sent(value) for key, value in group.items()} for group in saved["param_groups"]
-    ]
-    options = {key: _sent(value) for key, value in saved["options"].items()}
-    sizes = [(i, slot, flat.size, flat.dtype.str) for i, slot, flat in _flat_state(whole)]
-    return {**saved, "state": state, "param_groups": groups, "options": options}, sizes
-
-
-class _Own:
-    """In place of a function that cannot be sent: each rank has its own."""
-
-
-def _sent(value: Any) -> Any:
-    try:
-        pickle.dumps(value)
-    except Exception:
-        return _Own()
-    return value
-
-
-def _joined(own: dict[str, Any], head: dict[str, Any]) -> dict[str, Any]:
-    """This rank's arrays with everything else of `head`."""
-
-    def merged(mine: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:
-        return {
-            key: mine.get(key) if isinstance(value, _Own) else value
-            for key, value in theirs.items()
-        }
-
-    return {
-        **head,
-        "state": {name: {**entry, **head["state"][name]} for name, entry in own["state"].items()},
-        "param_groups": [
-            merged(*pair) for pair in zip(own["param_groups"], head["param_groups"], strict=True)
-        ],
-        "options": merged(own["options"], head["options"]),
-    }
 
 
 def _of_no_rows(tree: Any) -> Any:

@@ -69,7 +69,7 @@ def shared(params: Any, comm: Any, *, timeout: float = 600.0) -> Any:
         if ranks.rank == 0:
             for target, source in zip(made, arrays, strict=True):
                 np.copyto(target, source)
-        ranks.broadcast(made, leaders)
+        ranks.broadcast(made, comm=leaders)
     ranks.together(None, "shared")
     _shared.update({array.ctypes.data: array for array in made})
     copies = iter(made)
