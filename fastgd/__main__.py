@@ -22,7 +22,8 @@ BENCHED = ("SGD", "Adam", "AdamW", "Adagrad", "RMSprop")
 DEMO = """\
 Trains a small multi-layer perceptron, its gradients written in plain NumPy, with batch, stochastic
 and mini-batch gradient descent, then with the five optimizers, and prints one table. NumPy's matrix
-products run on one thread, so that the results depend on the data and the seed only.
+products run on one thread, so that the results depend on the data and the seed only. Under mpiexec the
+ranks share every batch.
 """
 
 
@@ -157,6 +158,10 @@ def _bench(options: argparse.Namespace) -> None:
 def _demo(options: argparse.Namespace) -> None:
     """Train everything, print the report and write the picture."""
     from fastgd.demo import data, picture, runs, table
+    from fastgd.distributed import launched
+
+    comm = launched()
+    leads = comm is None or comm.rank == 0
 
     tqdm = optional("tqdm").tqdm
     limits = optional("threadpoolctl").threadpool_limits
@@ -178,7 +183,7 @@ def _demo(options: argparse.Namespace) -> None:
                 total=sum(run.cost for run in plan),
                 bar_format="{desc} {percentage:3.0f}% |{bar}| {elapsed} < {remaining}",
                 leave=False,
-                disable=None,  # unless stderr is a terminal
+                disable=None if leads else True,  # unless stderr is a terminal
                 ncols=min(shutil.get_terminal_size().columns, 100) - 1,  # also if it tells no size
                 nrows=20,
             )
@@ -187,8 +192,12 @@ def _demo(options: argparse.Namespace) -> None:
             bar.set_description_str(f"{run.name:<17}")
             record = options.plot is not None
             outcomes.append(
-                runs.train(run, dataset, options.seed, record=record, report=bar.update)
+                runs.train(run, dataset, options.seed, record=record, report=bar.update, comm=comm)
             )
+    if not leads:
+        return
+    if comm is not None:
+        print(f"{comm.size} ranks, each with its part of every batch")
     print(table.report(dataset, options.seed, outcomes, timing=options.timing))
     if options.plot is not None:
         picture.write(options.plot, dataset, outcomes)

@@ -77,8 +77,9 @@ cdef enum:
     LINE = 64  # bytes of a line of cache
     ROW_LANES = 8
     ROWS_AHEAD = 8  # rows that are asked for before they are updated
-    DECODED_BLOCK = 128  # elements of a gradient that are decoded at a time: so few that the memory brings
-                         # those of all streams side by side, as if it were one loop
+    # Elements of a gradient that are decoded at a time: so few that the memory brings those of all
+    # streams side by side, as if it were one loop.
+    DECODED_BLOCK = 128
     RUN = 256  # chunks walked forwards at a stretch on the way back, for the prefetchers
 
 

@@ -16,6 +16,7 @@ from fastgd import schedules
 from fastgd._arrays.tree import flatten
 from fastgd.demo import network
 from fastgd.demo.data import Dataset, Part
+from fastgd.distributed import DataParallel
 from fastgd.optimizers import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
 from fastgd.sampling import MiniBatches
 
@@ -144,7 +145,13 @@ def layer_sizes(data: Dataset) -> tuple[int, int, int]:
 
 
 def train(
-    run: Run, data: Dataset, seed: int, *, record: bool, report: Callable[[int], Any]
+    run: Run,
+    data: Dataset,
+    seed: int,
+    *,
+    record: bool,
+    report: Callable[[int], Any],
+    comm: Any = None,
 ) -> Outcome:
     """Train a new network, every run of a seed from the same parameters.
 
@@ -154,6 +161,7 @@ def train(
         seed: Decides the initial parameters and the order of the samples.
         record: Also evaluate the loss on the way, for a curve.
         report: Called after every step with its part of `run.cost`.
+        comm: Of the ranks that share every batch; None for one process.
     """
     # A spawned sequence: the order of the samples is drawn from the seed itself.
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(0,)))
@@ -162,7 +170,9 @@ def train(
     marks = set(np.geomspace(1, run.steps, CURVE_POINTS).round().tolist() if record else [])
     progress, curve = _Progress(), []
     with np.errstate(over="ignore", invalid="ignore"):  # should it diverge, the table says nan
-        optimizer = run.optimizer(params, lr=schedules.cosine(run.lr, total_steps=run.steps))
+        optimizer: Any = run.optimizer(params, lr=schedules.cosine(run.lr, total_steps=run.steps))
+        if comm is not None:
+            optimizer = DataParallel(optimizer, comm)
         for step in _descend(run, optimizer, params, data.train, seed, progress):
             report(run.cost // run.steps)
             if step in marks:
@@ -185,15 +195,24 @@ def train(
 
 def _descend(
     run: Run,
-    optimizer: Optimizer,
+    optimizer: Any,
     params: network.Params,
     part: Part,
     seed: int,
     progress: _Progress,
 ) -> Iterator[int]:
     """Take the run's steps, and give their number after each; what is done then is not timed."""
-    size = None if run.batch_size == len(part) else run.batch_size
-    batches = MiniBatches(part.images, part.labels, batch_size=size, seed=seed, reuse=True)
+    ranks = getattr(optimizer, "size", 1)
+    size = None if run.batch_size == len(part) else max(1, run.batch_size // ranks)
+    batches = MiniBatches(
+        part.images,
+        part.labels,
+        batch_size=size,
+        seed=seed,
+        reuse=True,
+        shard=(getattr(optimizer, "rank", 0), ranks),
+        drop_last=ranks > 1,  # so that every rank's batch weighs the same
+    )
     epochs = chain.from_iterable(repeat(batches))
     begin = perf_counter()
     for step, (images, labels) in enumerate(islice(epochs, run.steps), 1):
@@ -201,14 +220,14 @@ def _descend(
         computed = perf_counter()
         optimizer.step(arranged(grads, optimizer), loss=loss)
         end = perf_counter()
-        progress.samples += len(labels)
+        progress.samples += len(labels) * ranks
         progress.seconds += end - begin
         progress.optimizer_seconds += end - computed
         yield step
         begin = perf_counter()
 
 
-def arranged(grads: Any, optimizer: Optimizer) -> Any:
+def arranged(grads: Any, optimizer: Any) -> Any:
     """Gradients of a tree as `where_it_fits` has its parameters: as they are, or by group and name."""
     groups: list[dict[str, Any]] = [{} for _ in optimizer.param_groups]
     if len(groups) == 1:

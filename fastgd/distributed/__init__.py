@@ -2,8 +2,8 @@
 
     mpiexec -n 4 python train.py          # pip install "fastgd[mpi]" brings an MPI
 
-Every rank runs the same program on batches of its own (`MiniBatches(shard=(rank, size))`) and takes the same
-steps. `DataParallel` has everything on every rank; `Sharded` has the state of each row once.
+Every rank runs the same program on batches of its own (`MiniBatches(shard=(rank, size))`) and takes the
+same steps. `DataParallel` has everything on every rank; `Sharded` has the state of each row once.
 
 What every step promises:
 
@@ -20,6 +20,8 @@ called before.
 from fastgd.distributed._checkpoint import load, save
 from fastgd.distributed._data_parallel import DataParallel
 from fastgd.distributed._ranks import RankError
+from fastgd.distributed._ranks import Ranks as Ranks
+from fastgd.distributed._ranks import launched as launched
 from fastgd.distributed._sharded import Sharded
 from fastgd.distributed._windows import shared
 

@@ -86,7 +86,7 @@ def load(
             _give(things[name], state)
 
     ranks.call("load", take)
-    assert found is not None
+    assert isinstance(found, Checkpoint)
     return found
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from fastgd._arrays.tree import Array
 from fastgd.distributed._partition import Axis, partition
-from fastgd.distributed._ranks import Ranks
+from fastgd.distributed._ranks import TIMEOUT, Ranks
 from fastgd.distributed._state import flat_state, head_of, joined
 from fastgd.distributed._step import Distributed, Structure, check_options, described
 from fastgd.distributed._windows import describe
@@ -61,7 +61,7 @@ class DataParallel(Distributed):
         average: bool = True,
         shared_memory: bool | None = None,
         grad_dtype: str | None = None,
-        timeout: float = 600.0,
+        timeout: float = TIMEOUT,
     ) -> None:
         if not isinstance(optimizer, Optimizer):
             raise TypeError(
@@ -151,15 +151,12 @@ class DataParallel(Distributed):
         self.optimizer.track_norms = value
 
     def _whole(self) -> Optimizer:
-        """The optimizer as one process would have it, on rank 0."""
         return self.optimizer
 
     def _empty_whole(self) -> Optimizer:
-        """What is loaded on rank 0."""
         return self.optimizer
 
     def _take(self, whole: Optimizer | None, source: int = 0) -> None:
-        """Continue as rank `source` does: parameters, state and hyperparameters."""
         head, _ = self._ranks.gather_objects(head_of(self.optimizer), "load")[source]
 
         def load() -> None:

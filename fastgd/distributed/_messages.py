@@ -183,7 +183,8 @@ class Messages:
             (i,) = parcel.members
             if i not in self._held:
                 return np.empty(0, np.uint8)
-            cut, like = self._axes[i].cut(self._held[i], *self._rows[i][rank]), self._cut(i, rank)
+            cut: Array = self._axes[i].cut(self._held[i], *self._rows[i][rank])
+            like = self._cut(i, rank)
             if cut.dtype == self._dtype(i) and cut.flags.aligned and _same_order(cut, like):
                 return cut
         buffer = np.empty(self._size(parcel, rank), np.uint8)

@@ -6,6 +6,7 @@ parameter's shape, dense or sparse, is cut alike. Arrays that a rule looks at as
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -106,7 +107,7 @@ def partition(
             step = 1
         cuts = [_row_at(end - start, axis, step) for end in ends]
         cuts[0], cuts[-1] = 0, axis.rows
-        result.append(list(zip(cuts[:-1], cuts[1:], strict=True)))
+        result.append(list(itertools.pairwise(cuts)))
         start += sizes[i]
     return result
 

@@ -20,6 +20,7 @@ from fastgd import _engine
 from fastgd._arguments import number
 from fastgd._arrays.tree import Array
 
+TIMEOUT = 600.0  # seconds
 GRACE = 2.0  # seconds in which the others say that they are there
 PATIENT = 1000  # tests of a wait before it sleeps in between
 NAP = 1e-4  # seconds
@@ -45,7 +46,7 @@ class Ranks:
         timeout: seconds that a rank waits for another.
     """
 
-    def __init__(self, comm: Any, timeout: float) -> None:
+    def __init__(self, comm: Any, timeout: float = TIMEOUT) -> None:
         self.mpi = mpi()
         if not isinstance(comm, self.mpi.Intracomm):
             raise TypeError(
@@ -54,7 +55,7 @@ class Ranks:
             )
         self.timeout = number("timeout", timeout, 0, bounds="()")
         self.comm, self._calls, self.machine = communicators(comm)
-        self.rank, self.size = comm.rank, comm.size
+        self.rank, self.size = int(comm.rank), int(comm.size)
         self.one_machine = self.agree(self.machine.size == self.size)
         self._share_cores()
         if self.size > 1:
@@ -170,9 +171,8 @@ class Ranks:
             time.sleep(NAP)
             if time.monotonic() > deadline:
                 raise RankError(
-                    f"rank {self.rank} waited {self.timeout:g} s for {self._absent()} ({what}, {len(requests)} "
-                    "operations): it hangs, has ended, or does not take the same steps. A longer wait is "
-                    "timeout=seconds"
+                    f"rank {self.rank} waited {self.timeout:g} s for {self._absent()} ({what}): it hangs, "
+                    "has ended, or does not take the same steps. A longer wait is timeout=seconds"
                 )
 
     def _absent(self) -> str:
@@ -227,6 +227,12 @@ def mpi() -> Any:
             f"Debian's python3-mpi4py ({error})"
         ) from error
     return MPI
+
+
+def launched() -> Any:
+    """The communicator of all ranks, if an mpiexec has started several; else None."""
+    sizes = (os.environ.get(name, "1") for name in ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE"))
+    return mpi().COMM_WORLD if any(size != "1" for size in sizes) else None
 
 
 _ending = False

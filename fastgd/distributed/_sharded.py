@@ -11,11 +11,12 @@ from fastgd._arrays.layout import Layout
 from fastgd._arrays.tree import Array, is_groups, rebuild
 from fastgd.distributed._messages import Messages
 from fastgd.distributed._partition import Axis, partition, touched_rows
-from fastgd.distributed._ranks import Ranks
+from fastgd.distributed._ranks import TIMEOUT, Ranks
 from fastgd.distributed._state import TAGS, flat_state, head_of, joined, slot_of
 from fastgd.distributed._step import (
     DENSE,
     PARTIAL,
+    Collected,
     Distributed,
     Structure,
     check_options,
@@ -71,7 +72,7 @@ class Sharded(Distributed):
         average: bool = True,
         shared_memory: bool | None = None,
         grad_dtype: str | None = None,
-        timeout: float = 600.0,
+        timeout: float = TIMEOUT,
         **hyperparameters: Any,
     ) -> None:
         check_options(average, shared_memory)
@@ -135,9 +136,10 @@ class Sharded(Distributed):
     def _part(self, i: int, grad: Any) -> Any:
         return self._axes[i].cut(grad, *self._rows[i][self.rank])
 
-    def _stepped(self, kinds: Array, combined: Sequence[Any], what: str) -> None:
+    def _stepped(self, all_of: Collected, what: str) -> None:
         if self._in_one_memory:
             return
+        kinds, combined = all_of.kinds, all_of.leaves
         dense = np.flatnonzero((kinds == DENSE).any(0)).tolist()
         partial: dict[int, Any] = {}
         for i in np.flatnonzero((kinds == PARTIAL).any(0) & ~(kinds == DENSE).any(0)).tolist():
@@ -283,7 +285,6 @@ class Sharded(Distributed):
         return begin * width, end * width
 
     def _take(self, whole: Optimizer | None, source: int = 0) -> None:
-        """Continue as `whole` on rank `source` does: parameters, state and hyperparameters."""
         heads = self._ranks.gather_objects(None if whole is None else head_of(whole), "load")
         head, sizes = heads[source]
         own = dump(self.optimizer, copied=False)

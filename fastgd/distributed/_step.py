@@ -6,7 +6,7 @@ import math
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -56,6 +56,24 @@ class Structure:
         rest = iter(leaves)
         trees = [rebuild(tree, lambda array: next(rest)) for tree in self._trees]
         return trees[0] if len(trees) == 1 else trees
+
+
+class Collected(NamedTuple):
+    """What all ranks have handed over for a step.
+
+    Attributes:
+        grads: of the structure of this rank's optimizer.
+        scale: that makes of them what the step is taken with.
+        loss: the mean, None where a rank has none.
+        kinds: (ranks, parameters), which form each rank's gradient had.
+        leaves: of `grads`.
+    """
+
+    grads: Any
+    scale: float
+    loss: float | None
+    kinds: Array
+    leaves: list[Any]
 
 
 class Distributed:
@@ -154,9 +172,27 @@ class Distributed:
             self.accumulate(grads, grad_scale)
             return False
         what = f"step {self.optimizer.step_count + 1}"
+        failure, taken = None, False
+        all_of = self._collect(grads, grad_scale, loss, what)
+        try:
+            taken = self.optimizer.step(all_of.grads, all_of.scale, loss=all_of.loss)
+        except RankError:
+            raise
+        except Exception as error:
+            failure = error
+        finally:
+            self._exchange.release()
+        self._ranks.together(failure, what)  # until then they read each other's gradients
+        if taken:
+            self._stepped(all_of, what)
+        return taken
+
+    def _collect(self, grads: Any, grad_scale: float, loss: float | None, what: str) -> Collected:
+        """The gradients of all ranks; they are there until this rank hands over the next ones."""
         status = np.zeros(FIRST + len(self._structure.params), np.int64)
         failure: Exception | None = None
         leaves: list[Any] = []
+        scale = 1.0
         try:
             scale = number("grad_scale", grad_scale, -math.inf, bounds="()")
             value = math.nan if loss is None else number("loss", loss, -math.inf, bounds="()")
@@ -176,23 +212,31 @@ class Distributed:
             self._ranks.together(failure, what)
         self._check_alike(said, what)
         losses = np.ascontiguousarray(said[:, LOSS]).view(np.float64)
-        mean = None if np.isnan(losses).any() else float(losses.sum()) / self.size
-        try:
-            combined = self._combined(leaves, said[:, FIRST:], what)
-            scale = scale / self.size if self._average else scale
-            taken = self.optimizer.step(self._structure.tree(combined), scale, loss=mean)
-        except RankError:
-            raise
-        except Exception as error:
-            failure, taken = error, False
-        finally:
-            self._exchange.release()
-        self._ranks.together(failure, what)  # until then they read each other's gradients
-        if taken:
-            self._stepped(said[:, FIRST:], combined, what)
-        return taken
+        kinds = said[:, FIRST:]
+        combined = self._combined(leaves, kinds, what)
+        return Collected(
+            self._structure.tree(combined),
+            scale / self.size if self._average else scale,
+            None if np.isnan(losses).any() else float(losses.sum()) / self.size,
+            kinds,
+            combined,
+        )
 
-    def _stepped(self, kinds: Array, combined: Sequence[Any], what: str) -> None:
+    # --- what is saved, see _checkpoint.py ---
+
+    def _whole(self) -> Optimizer | None:
+        """The optimizer as one process would have it, on rank 0."""
+        raise NotImplementedError
+
+    def _empty_whole(self) -> Optimizer:
+        """What a state can be loaded into on one rank, for `_take`."""
+        raise NotImplementedError
+
+    def _take(self, whole: Optimizer | None, source: int = 0) -> None:
+        """Continue as `whole` on rank `source` does: parameters, state and hyperparameters."""
+        raise NotImplementedError
+
+    def _stepped(self, all_of: Collected, what: str) -> None:
         """What ranks tell each other after a step."""
 
     def _handed_over(self, grads: Any) -> list[Any]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from fastgd._arrays.memory import GRADIENT, LARGE, LINE, PAGE
 from fastgd._arrays.tree import Array, check_parameter, flatten, rebuild
-from fastgd.distributed._ranks import Ranks
+from fastgd.distributed._ranks import TIMEOUT, Ranks
 
 APART = 320  # bytes within the page between the gradients of two ranks, see _arrays/memory.py
 
@@ -26,7 +26,7 @@ def is_shared(array: Array) -> bool:
     return _shared.get(array.ctypes.data) is array
 
 
-def shared(params: Any, comm: Any, *, timeout: float = 600.0) -> Any:
+def shared(params: Any, comm: Any, *, timeout: float = TIMEOUT) -> Any:
     """Copies of parameters in memory that all ranks of a machine share: one copy on each machine.
 
     `Sharded` has nothing to send between ranks whose parameters lie there, and they take a rank's part of

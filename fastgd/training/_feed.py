@@ -136,17 +136,21 @@ def as_arguments(batch: Any) -> Arguments:
 
 
 def batches_of(
-    data: Any, batch_size: int | None, seed: int, name: str = "data"
+    data: Any,
+    batch_size: int | None,
+    seed: int,
+    name: str = "data",
+    shard: tuple[int, int] | None = None,
 ) -> Iterable[Any] | None:
-    """The batches that minimize's `data`, or what else is called `name`, means.
+    """The batches that minimize's `data`, or what else is called `name`, means; of arrays those of a shard.
 
     Raises:
         TypeError, ValueError: it is none of the possible things, or batch_size does not apply.
     """
     if isinstance(data, tuple):
-        return MiniBatches(*data, batch_size=batch_size, seed=seed)
+        return MiniBatches(*data, batch_size=batch_size, seed=seed, shard=shard)
     if isinstance(data, Mapping) or hasattr(data, "__array__") or hasattr(data, "indptr"):
-        return MiniBatches(data, batch_size=batch_size, seed=seed)
+        return MiniBatches(data, batch_size=batch_size, seed=seed, shard=shard)
     if isinstance(data, list) and not all(isinstance(batch, (tuple, dict)) for batch in data):
         raise TypeError(
             f"{name} is a list, but not one of batches (tuples or dicts): pass the arrays as a tuple, "

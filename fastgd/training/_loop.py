@@ -439,7 +439,7 @@ class Loop:
             self.params = average.params
             loss = None if exact else loss
         if loss is None and self.reason != "interrupted":
-            loss = self._objective.at(self.params, next(self._feed.epoch())[0])[0]
+            loss = self._objective.loss(next(self._feed.epoch()), self.params)
         if loss is None:
             loss = self._losses[-1] if self._losses else math.nan
         if not math.isnan(loss):

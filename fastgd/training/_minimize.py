@@ -66,6 +66,7 @@ def minimize(
     progress: bool | None = None,
     seed: int = 0,
     on_interrupt: Literal["return", "raise"] = "return",
+    comm: Any = None,
     **hyperparameters: Unpack[Hyperparameters],
 ) -> Result:
     """Minimize a function by gradient descent, in batches of data or without any.
@@ -136,6 +137,12 @@ def minimize(
         seed: of the order of batches made from arrays.
         on_interrupt: what Ctrl-C does: "return" the result so far, whose reason is "interrupted", and log
             a warning; or "raise" the KeyboardInterrupt once everything is put in order, for a sweep.
+        comm: an mpi4py communicator: all of its ranks call minimize, with the same arguments and data, and
+            train together. Arrays as data are dealt out to the ranks, of which each takes batches of
+            `batch_size`; a MiniBatches must have shard=(comm.rank, comm.size), and other iterables are
+            batches of this rank. Parameters, result and history are the same on all ranks; rank 0 shows
+            the progress. What a callback decides it must decide on all ranks, and Ctrl-C ends all
+            without a result.
         **hyperparameters: passed on to the optimizer: numbers or schedules such as
             lr=fastgd.schedules.cosine(…), and clip_norm, nonfinite and so on.
 
@@ -184,14 +191,24 @@ def minimize(
     References:
         Goodfellow et al. 2016, algorithm 7.1 (early stopping); Polyak & Juditsky 1992 (averaging).
     """
-    source = batches_of(data, batch_size, integer("seed", seed, 0))
-    feed = Feed(source, integer("accumulate", accumulate, 1))
+    shard = None if comm is None else (comm.rank, comm.size)
+    source = batches_of(data, batch_size, integer("seed", seed, 0), shard=shard)
+    count = integer("accumulate", accumulate, 1)
+    if comm is None:
+        feed = Feed(source, count)
+    else:
+        from fastgd.training import _across
+
+        ranks = _across.ranks_of(comm, source)
+        feed = _across.SharedFeed(source, count, ranks)
     bound = _check_tol(tol, feed)
     limits = check_epochs(epochs, source), _optional("steps", steps)
     if limits == (None, None):
         limits = _default_limits(source, feed, bound)
     given, tree = prepare_params(params, flag("copy", copy))
-    objective = Objective(value_and_grad, tree, flag("has_aux", has_aux))
+    aux = flag("has_aux", has_aux)
+    shared = None if comm is None else _across.SharedObjective(value_and_grad, tree, aux, ranks)
+    objective = shared or Objective(value_and_grad, tree, aux)
     watched = make_metrics(metrics)
     rules = Rules(
         steps=limits[1],
@@ -208,8 +225,10 @@ def minimize(
     choice("on_interrupt", on_interrupt, ("return", "raise"))
     _check_rules(rules, feed, average)
     total = _total_steps(rules, feed)
-    bar = make_progress(progress, total)
+    bar = make_progress(False if comm is not None and comm.rank > 0 else progress, total)
     made = make_optimizer(optimizer, given, copy, hyperparameters, minimize)
+    if shared is not None:
+        shared.step_with(made, comm)
     _warn_of_ends(made, total, rules.epochs, feed)
     loop = Loop(
         objective,

@@ -83,7 +83,7 @@ class Objective:
         auxiliary = [self.aux]
         first, *others = weights_of(batches)
         loss *= first
-        grads = rebuild(grads, lambda leaf: _own(leaf, first))
+        grads = rebuild(grads, lambda leaf: own(leaf, first))
         for batch, weight in zip(batches[1:], others, strict=True):
             further, more = self(batch)
             auxiliary.append(self.aux)
@@ -93,10 +93,14 @@ class Objective:
         total = first + sum(others)
         return loss / total, grads, 1.0 / total
 
-    def loss(self, batches: Sequence[Arguments]) -> float:
-        """Mean loss alone, weighted likewise."""
+    def loss(self, batches: Sequence[Arguments], params: Any = None) -> float:
+        """Mean loss alone, weighted likewise; at other parameters, if there are any."""
         weights, aux = weights_of(batches), self.aux
-        total = sum(weight * self(batch)[0] for weight, batch in zip(weights, batches, strict=True))
+        where = self._params if params is None else params
+        total = sum(
+            weight * self.at(where, batch)[0]
+            for weight, batch in zip(weights, batches, strict=True)
+        )
         self.aux = aux
         return total / sum(weights)
 
@@ -151,7 +155,7 @@ def _describe(value: Any) -> str:
 # --- summing gradients ---
 
 
-def _own(leaf: Any, weight: float) -> Any:
+def own(leaf: Any, weight: float) -> Any:
     """A weighted copy to add to, in float32 at least; what is no gradient stays, for `step`."""
     if is_partial(leaf):
         return leaf if weight == 1.0 else weighted(leaf, weight)
@@ -170,7 +174,7 @@ def _add(total: Any, grads: Any, weight: float, path: str) -> Any:
     if grads is None:
         return total
     if total is None:
-        return rebuild(grads, lambda leaf: _own(leaf, weight))
+        return rebuild(grads, lambda leaf: own(leaf, weight))
     if isinstance(total, dict):
         if not isinstance(grads, dict) or grads.keys() != total.keys():
             raise _differs(path, total, grads)

@@ -16,7 +16,9 @@ RANK, RANKS = COMM.rank, COMM.size
 TIMEOUT = 60.0  # seconds, of a machine that is busy
 
 
-def ways(kind: str, params: Any, *, in_one: bool = True, **kwargs: Any) -> Iterator[tuple[str, Any]]:
+def ways(
+    kind: str, params: Any, *, in_one: bool = True, **kwargs: Any
+) -> Iterator[tuple[str, Any]]:
     """An optimizer over copies of `params` in every way that ranks can share the work.
 
     in_one: also with the parameters in shared memory.

@@ -7,7 +7,15 @@ from typing import Any
 import numpy as np
 
 from tests.cases import CASES
-from tests.distributed.common import RANKS, RANK, added, assert_equal_everywhere, distance, normal, ways
+from tests.distributed.common import (
+    RANK,
+    RANKS,
+    added,
+    assert_equal_everywhere,
+    distance,
+    normal,
+    ways,
+)
 from tests.support import optimizer
 
 
@@ -32,7 +40,9 @@ def main() -> None:
             for way, opt in ways(case.optimizer, start, in_one=in_one, **case.kwargs):
                 reference = optimizer(case.optimizer, tree(0, dtype, matrices), **case.kwargs)
                 for step in range(3):
-                    grads = [tree(100 + 10 * (RANKS * step + r), dtype, matrices) for r in range(RANKS)]
+                    grads = [
+                        tree(100 + 10 * (RANKS * step + r), dtype, matrices) for r in range(RANKS)
+                    ]
                     losses = [1.0 + r + step for r in range(RANKS)]
                     assert opt.step(grads[RANK], loss=losses[RANK])
                     reference.step(added(grads), 1 / RANKS, loss=sum(losses) / RANKS)
