@@ -10,3 +10,7 @@ from fastgd.checkpoint._files import FilePath as FilePath
 from fastgd.checkpoint._npz import CheckpointError
 
 __all__ = ["Checkpoint", "CheckpointError", "load", "save"]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -26,3 +26,7 @@ from fastgd.distributed._sharded import Sharded
 from fastgd.distributed._windows import shared
 
 __all__ = ["DataParallel", "RankError", "Sharded", "load", "save", "shared"]
+
+
+def __dir__() -> list[str]:
+    return __all__

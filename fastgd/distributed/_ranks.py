@@ -22,7 +22,7 @@ from fastgd._arrays.tree import Array
 
 TIMEOUT = 600.0  # seconds
 GRACE = 2.0  # seconds in which the others say that they are there
-PATIENT = 1000  # tests of a wait before it sleeps in between
+AWAKE = 0.05  # seconds of a wait until it sleeps in between: large messages move while it tests
 NAP = 1e-4  # seconds
 
 
@@ -159,17 +159,14 @@ class Ranks:
 
         Raises: RankError naming the ranks that did not come in time.
         """
-        test, tests = self.mpi.Request.Testall, 0
-        if test(requests):
-            return
-        deadline = time.monotonic() + self.timeout
+        test, begin = self.mpi.Request.Testall, time.monotonic()
         while not test(requests):
-            tests += 1
-            if tests < PATIENT:
-                os.sched_yield()
+            waited = time.monotonic() - begin
+            if waited < AWAKE:
+                time.sleep(0)  # which lets another rank run
                 continue
             time.sleep(NAP)
-            if time.monotonic() > deadline:
+            if waited > self.timeout:
                 raise RankError(
                     f"rank {self.rank} waited {self.timeout:g} s for {self._absent()} ({what}): it hangs, "
                     "has ended, or does not take the same steps. A longer wait is timeout=seconds"

@@ -16,7 +16,7 @@ import fastgd
 from fastgd.__main__ import main
 
 PUBLIC = [
-    *("adapters", "averaging", "checkpoint", "clipping", "diagnostics", "history"),
+    *("adapters", "averaging", "checkpoint", "clipping", "diagnostics", "distributed", "history"),
     *("initializers", "optimizers", "plot", "sampling", "schedules", "training"),
 ]
 
