@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastgd._arguments import suggestion
 from fastgd._arrays.gradients import Factors, Rows, Sum
-from fastgd._config import num_threads, set_num_threads, show_config
+from fastgd._config import num_threads, set_num_threads, set_resident_bytes, show_config
 from fastgd._engine import get_num_threads
 from fastgd.clipping import clip_grad_norm_, clip_grad_value_, global_norm
 from fastgd.optimizers import *  # noqa: F403  their names stand there once
@@ -71,6 +71,7 @@ __all__ = [
     "save",
     "schedules",
     "set_num_threads",
+    "set_resident_bytes",
     "show_config",
     "zeros",
 ]

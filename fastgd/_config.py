@@ -63,6 +63,36 @@ def num_threads(n: int | None) -> Iterator[None]:
         set_num_threads(before)
 
 
+def set_resident_bytes(n: int | None) -> None:
+    """How much memory a step may take for arrays that lie in files, from now on, in the whole process.
+
+    Where parameters are a `numpy.memmap`, or an optimizer's state is in files (`state_dir`), a step goes
+    over them a part at a time: while one is updated the next is read, and the one before is written and let
+    go. The results are the same bits. Gradients that are a `numpy.memmap` are let go likewise; rules that
+    work on matrices (`Muon`, `Adafactor`) need memory of the parameters' size besides, and of rows of a
+    gradient the pages that a step touches stay until its end.
+
+    Args:
+        n: bytes; None for the default, 1 GiB.
+
+    Raises:
+        TypeError: `n` is not an integer.
+        ValueError: `n` is less than 1 MiB.
+
+    Example:
+        >>> import tempfile, numpy as np, fastgd
+        >>> fastgd.set_resident_bytes(64 << 20)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     W = np.memmap(f"{folder}/W", np.float32, "w+", shape=(1000, 50))
+        ...     opt = fastgd.AdamW(W, state_dir=folder)
+        ...     opt.step(np.ones((1000, 50), np.float32))
+        True
+        >>> fastgd.set_resident_bytes(None)
+    """
+    wanted = 1 << 30 if n is None else integer("the number of bytes", n, 1 << 20)
+    _engine.set_resident_bytes(wanted)
+
+
 def show_config() -> None:
     """Print the version, the engine's build, what the CPU offers, OpenMP and the threads in use."""
     import numpy as np

@@ -13,6 +13,8 @@ from __future__ import annotations
 import contextlib
 import math
 import mmap
+import os
+import tempfile
 from collections.abc import Sequence
 from typing import Any
 
@@ -33,9 +35,15 @@ GRADIENT = 3136
 
 
 def allocate(
-    params: Sequence[NDArray[Any]], slot: int, dtypes: Sequence[np.dtype[Any]]
+    params: Sequence[NDArray[Any]],
+    slot: int,
+    dtypes: Sequence[np.dtype[Any]],
+    directory: str | None = None,
 ) -> list[NDArray[Any]]:
-    """Zeroed one-dimensional arrays of these dtypes, for state slot `slot` of `params`."""
+    """Zeroed one-dimensional arrays of these dtypes, for state slot `slot` of `params`.
+
+    directory: of the file in which they lie, if they do. It has no name, and is gone with the arrays.
+    """
     sizes = [
         stored_length(dtype, param.size) * dtype.itemsize
         for param, dtype in zip(params, dtypes, strict=True)
@@ -49,7 +57,7 @@ def allocate(
             begin += (wanted - begin) % PAGE
         offsets.append(begin)
         end = begin + size
-    arena = _anonymous_memory(end)
+    arena = _anonymous_memory(end) if directory is None else _file(end, directory)
     return [
         arena[begin : begin + size].view(dtype)
         for begin, size, dtype in zip(offsets, sizes, dtypes, strict=True)
@@ -70,6 +78,28 @@ def placed(
     offset = 0 if like is None else (like.ctypes.data // LINE * LINE + GRADIENT) % PAGE
     flat = _anonymous_memory(offset + size)[offset:].view(dtype)
     return flat.reshape(shape, order="F" if fortran else "C")
+
+
+def is_mapped(array: Any) -> bool:
+    """Whether an array lies in a file, and what is written to it gets there."""
+    while isinstance(array, np.ndarray):
+        if isinstance(array, np.memmap) and hasattr(array, "mode"):
+            return array.mode != "c"
+        array = array.base
+    return False
+
+
+def _file(size: int, directory: str) -> NDArray[np.uint8]:
+    """Zeros in a file, whose blocks the disk has from the first step on.
+
+    Raises: OSError if it has not so much room.
+    """
+    with tempfile.TemporaryFile(prefix="fastgd-", suffix=".state", dir=directory) as file:
+        file.truncate(max(size, 1))
+        if hasattr(os, "posix_fallocate"):  # or a full disk would end the process in a step
+            os.posix_fallocate(file.fileno(), 0, max(size, 1))
+        whole = np.memmap(file, np.uint8, "r+", shape=(max(size, 1),))
+    return whole[:size].view(np.ndarray)
 
 
 def _anonymous_memory(size: int) -> NDArray[np.uint8]:

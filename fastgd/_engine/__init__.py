@@ -42,7 +42,13 @@ except ModuleNotFoundError as error:
         'pip install -e "."'
     ) from error
 from fastgd._engine import _binding
-from fastgd._engine._binding import Binding, as_array, chunk, only_tree
+from fastgd._engine._binding import (
+    Binding,
+    as_array,
+    chunk,
+    only_tree,
+    set_resident_bytes,
+)
 from fastgd._engine._gate import Gate, ensure, read_together, together, uninterrupted
 from fastgd._engine._gather import gather_rows
 from fastgd._engine._plan import Plan, most_numbers, step
@@ -77,6 +83,7 @@ __all__ = [
     "rules",
     "segments",
     "set_num_threads",
+    "set_resident_bytes",
     "step",
     "together",
     "uninterrupted",

@@ -39,6 +39,7 @@ cdef class Binding:
     cdef size_t[::1] sorted_lows, sorted_highs
     cdef Py_ssize_t[::1] sorted_params
     cdef Py_ssize_t count, elements, group_count
+    cdef bint windowed        # some arrays lie in files, and sweeps go over them a part at a time
     cdef Work work
 
     cdef int cut_into_chunks(self) noexcept

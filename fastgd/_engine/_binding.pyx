@@ -17,6 +17,7 @@ from fastgd._arguments import describe
 from fastgd._arrays.gradients import parts_of_sum
 from fastgd._arrays.gradients import touched as touched_by
 from fastgd._engine._runtime cimport team_size
+from fastgd._engine._windows cimport sweep_windows
 from fastgd._engine._work cimport (
     ALIGN,
     BAND,
@@ -53,6 +54,13 @@ cdef enum:
 chunk = CHUNK
 
 cdef const Kernels* kernels = NULL
+cdef Py_ssize_t resident_bytes = 1 << 30
+
+
+def set_resident_bytes(Py_ssize_t n):
+    """How much of arrays in files may be in memory during a step, from now on."""
+    global resident_bytes
+    resident_bytes = n
 
 
 def use(table):
@@ -501,8 +509,12 @@ cdef class Binding:
     cdef int sweep(self, Sweep what, int team) except -1:
         if self.work.band_size > 0:
             self.make_scratch(team)
-        cdef const Work* work = &self.work
-        if team == 1 and self.elements < GIL_BELOW:
+        cdef Work* work = &self.work
+        work.begin, work.end = 0, work.chunk_count
+        if self.windowed:
+            with nogil:
+                sweep_windows(kernels, work, what, team, resident_bytes)
+        elif team == 1 and self.elements < GIL_BELOW:
             kernels.sweep(work, what, 1)
         else:
             with nogil:

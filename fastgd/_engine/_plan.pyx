@@ -16,6 +16,7 @@ from libc.stdint cimport uint32_t
 import numpy as np
 
 from fastgd._arguments import describe
+from fastgd._arrays.memory import is_mapped
 from fastgd._arrays.tree import check_parameter
 
 from fastgd._engine._binding cimport Binding, active, only_tree, same_order, same_shape
@@ -140,6 +141,8 @@ cdef class Plan(Binding):
                 if array is not None:
                     self.set_stream(&self.spans[i], <int> j, <cnp.ndarray?> array,
                                     rules[self.groups[i]]["kinds"][j])
+            self.spans[i].param.mapped = is_mapped(params[i])
+            self.windowed = self.windowed or self.spans[i].param.mapped
         self.sort_addresses(state)
         self.advanced = <Numbers*> PyMem_Calloc(self.count + 1, sizeof(Numbers))
         self.rows = <double*> PyMem_Calloc(self.count + 1, WIDTH * sizeof(double))
@@ -173,6 +176,9 @@ cdef class Plan(Binding):
             stream.format = SIZE8 if kind[0] == "size" else SIGNED8
         if stream.format >= BF16:
             self.narrow = span.narrow = True
+        if array.size == span.length or stream.format >= ROOT8:
+            stream.mapped = is_mapped(array)
+            self.windowed = self.windowed or stream.mapped
         return 0
 
     def __dealloc__(self):
@@ -199,6 +205,7 @@ cdef class Plan(Binding):
         self.loss = loss
         try:
             self.collect(grads)
+            self.note_mapped()
             self.check_forms(groups)
             groups = self.evaluated(groups)
             clip_norm, clip_value = limits(self.step_count) if callable(limits) else limits
@@ -207,6 +214,14 @@ cdef class Plan(Binding):
             return self.run(groups, grad_scale, clip_norm, clip_value, finite_only, track)
         finally:
             self.release()
+
+    cdef int note_mapped(self) except -1:
+        """Which gradients lie in files."""
+        cdef Py_ssize_t i
+        if self.windowed:
+            for i in range(self.count):
+                self.spans[i].source.mapped = is_mapped(self.held[i])
+        return 0
 
     cdef int check_forms(self, tuple groups) except -1:
         """A rule that looks at the whole of an array before it updates it cannot go on with some rows."""
@@ -404,6 +419,8 @@ cdef class Plan(Binding):
         for i in range(self.count):
             self.spans[i].param.data = <char*> cnp.PyArray_DATA(<cnp.ndarray> fresh[i])
             self.spans[i].source.grad = NULL  # where it lay the last time a parameter may lie now
+            if self.windowed:
+                self.spans[i].param.mapped = is_mapped(fresh[i])
         return 0
 
     # --- rows of coefficients ---

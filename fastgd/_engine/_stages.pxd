@@ -516,8 +516,9 @@ cdef inline void visit_chunk(const Work* work, Py_ssize_t chunk, Sweep what) noe
 cdef inline void sweep_range(const Work* work, Sweep what, Py_ssize_t thread,
                              Py_ssize_t team) noexcept nogil:
     """The chunks of one thread: a contiguous share, so that it finds its state where it left it."""
-    cdef Py_ssize_t low = work.chunk_count * thread // team
-    cdef Py_ssize_t high = work.chunk_count * (thread + 1) // team
+    cdef Py_ssize_t count = work.end - work.begin
+    cdef Py_ssize_t low = work.begin + count * thread // team
+    cdef Py_ssize_t high = work.begin + count * (thread + 1) // team
     cdef Py_ssize_t i, begin
     cdef Work own = work[0]
     cdef Band bands[MOST_BANDS]

@@ -53,6 +53,7 @@ cdef struct Stream:
     Format format
     int beside         # RATIO8: the number of the PAIRED8 array
     uint32_t seed      # of the noise of this step
+    bint mapped        # it lies in a file, shared, and is of the parameter's size
 
 # The rows that a gradient touches, of parameters in C order; the others have none.
 cdef struct Touched:
@@ -69,6 +70,7 @@ cdef struct Source:
     const Layout* layout    # NULL: see grad
     const Touched* touched  # NULL: of all elements; else grad or layout are those of the values
     const Source* more      # of a sum, which has neither grad nor layout, the first part; of that the next
+    bint mapped             # it lies in a file, shared
 
 cdef inline bint is_given(const Source* source) noexcept nogil:
     """Whether there is a gradient this step."""
@@ -136,7 +138,7 @@ cdef struct Rule:
     bint by_row                   # sums and the only number kept are those of each row, the state has it
     bint matrix                   # `measure` writes a direction for NumPy to work on, see _plan.pyx
 
-# --- a sweep over the chunks ---
+# --- a sweep over chunks ---
 
 cdef enum Sweep:
     REDUCE      # the squares of the gradients
@@ -156,6 +158,7 @@ cdef struct Work:
     const Span* spans
     Py_ssize_t span_count
     Py_ssize_t chunk_count
+    Py_ssize_t begin, end    # chunks of this sweep
     const Py_ssize_t* first  # first span of each chunk
     const Py_ssize_t* piece  # number of the first piece of each chunk
     const double* rows       # WIDTH doubles each
@@ -177,7 +180,7 @@ cdef enum:  # the sums of a tracked step
     PRODUCTS = 3  # of gradient and update
 
 cdef struct Kernels:
-    void (*sweep)(const Work*, Sweep, int) noexcept nogil  # over all chunks, by so many threads
+    void (*sweep)(const Work*, Sweep, int) noexcept nogil  # by so many threads
     Rule rules[MOST_RULES]
     int rule_count
     bint has_fma

@@ -10,6 +10,7 @@ steps taken (see `fastgd.schedules`). These keywords are common to all:
 
     maximize: ascend instead of descend.
     state_dtype: store the state in fewer bits, "bfloat16" or "8bit".
+    state_dir: keep it in files in this directory.
     clip_norm: multiply all gradients by min(1, clip_norm / norm), the norm taken over all groups
         (Pascanu, Mikolov & Bengio 2013, algorithm 1).
     clip_value: then clamp every element to ±clip_value.

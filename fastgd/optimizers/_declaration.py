@@ -18,7 +18,7 @@ import numpy as np
 from fastgd import _engine
 from fastgd._arguments import flag, suggestion
 from fastgd._arrays.tree import Array
-from fastgd.optimizers._fields import Check, Values, state_dtype
+from fastgd.optimizers._fields import Check, Values, directory, state_dtype
 
 # Of the optimizer as a whole, and so not of its groups.
 STEP_OPTIONS = {"clip_norm": None, "clip_value": None, "nonfinite": "propagate"}
@@ -26,6 +26,7 @@ STEP_OPTIONS = {"clip_norm": None, "clip_value": None, "nonfinite": "propagate"}
 GROUP_OPTIONS: dict[str, tuple[Check, Any]] = {
     "maximize": (flag, False),
     "state_dtype": (state_dtype, None),
+    "state_dir": (directory, None),
 }
 # What other libraries call some of them.
 OTHER_NAMES = {

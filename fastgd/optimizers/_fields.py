@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import os
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal, TypeAlias, TypedDict
 
@@ -165,11 +166,24 @@ def state_dtype(name: str, value: Any) -> Any:
     return value
 
 
+def directory(name: str, value: Any) -> Any:
+    """None, or the path of a directory in which files can be made, as a string."""
+    if value is None:
+        return None
+    if not isinstance(value, (str, os.PathLike)):
+        raise TypeError(f"{name} must be the path of a directory or None, got {value!r}")
+    path = os.fsdecode(value)
+    if not os.path.isdir(path):
+        raise ValueError(f"{name}: there is no directory {path!r}; make it first")
+    return path
+
+
 class Options(TypedDict, total=False):
     """What every optimizer takes besides its own hyperparameters, by keyword."""
 
     maximize: bool
     state_dtype: Literal["bfloat16", "8bit"] | None
+    state_dir: str | os.PathLike[str] | None
     clip_norm: Number | None
     clip_value: Number | None
     nonfinite: Literal["propagate", "raise", "skip"]

@@ -491,7 +491,8 @@ def _fresh(
         for layout, shape in zip(members.layouts, shapes, strict=True)
         if shape == layout.shape
     ]
-    arena = iter(allocate(whole, slot, dtypes) if whole else [])
+    directory = settings.values["state_dir"]
+    arena = iter(allocate(whole, slot, dtypes, directory) if whole else [])
     column: list[Array | None] = []
     for param, layout, shape in zip(members.params, members.layouts, shapes, strict=True):
         if shape is None:

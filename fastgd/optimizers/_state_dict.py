@@ -178,8 +178,8 @@ def _settings(optimizer: Optimizer, i: int, saved: Mapping[str, Any]) -> Setting
     }
     for key, default in kind.declaration.forms.items():
         values.setdefault(key, default)  # an older version may not have had it
-    # How state is stored is this optimizer's own matter.
-    values["state_dtype"] = bound.groups[i].values["state_dtype"]
+    for key in ("state_dtype", "state_dir"):  # how state is stored is this optimizer's own matter
+        values[key] = bound.groups[i].values[key]
     if set(values) != set(kind.declaration.checks):
         raise ValueError(
             f"load_state_dict: group {i} must have the hyperparameters "

@@ -37,7 +37,7 @@ class Adadelta(
         eps: a number or a function step -> number, at least 0.
         weight_decay: L2 penalty, a number or a function step -> number, at least 0.
         decoupled_weight_decay: True multiplies theta by 1 - lr * weight_decay instead.
-        maximize, state_dtype, clip_norm, clip_value, nonfinite: see `SGD`.
+        maximize, state_dtype, state_dir, clip_norm, clip_value, nonfinite: see `SGD`.
 
     State: square_avg (v), acc_delta (u), each of the parameter's shape and dtype.
 
@@ -96,7 +96,7 @@ class Adamax(
         weight_decay: L2 penalty, a number or a function step -> number, at least 0.
         decoupled_weight_decay: True multiplies theta by 1 - lr * weight_decay instead (optax' adamaxw).
         eps_outside: True or False, see above.
-        maximize, state_dtype, clip_norm, clip_value, nonfinite: see `SGD`.
+        maximize, state_dtype, state_dir, clip_norm, clip_value, nonfinite: see `SGD`.
 
     State: exp_avg (m), exp_inf (u), each of the parameter's shape and dtype.
 

@@ -75,7 +75,7 @@ class Adafactor(
         weight_decay: decoupled, a number or a function step -> number, at least 0.
         relative_step, scale_parameter, eps_added: True or False, see above.
         beta1: a number or a function step -> number, in [0, 1), or None for no average.
-        maximize, state_dtype, clip_norm, clip_value, nonfinite: see `SGD`.
+        maximize, state_dtype, state_dir, clip_norm, clip_value, nonfinite: see `SGD`.
 
     State: row_var (…, n, 1) and col_var (…, 1, m) for arrays of two or more axes, variance for others;
     exp_avg with beta1, of the parameter's shape; all of its dtype.

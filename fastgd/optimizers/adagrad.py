@@ -38,7 +38,7 @@ class Adagrad(
         initial_accumulator_value: a number, at least 0; read when the state is made.
         eps: a number or a function step -> number, at least 0.
         eps_inside: True or False, see above.
-        maximize, state_dtype, clip_norm, clip_value, nonfinite: see `SGD`.
+        maximize, state_dtype, state_dir, clip_norm, clip_value, nonfinite: see `SGD`.
 
     State: sum, of the parameter's shape and dtype.
 
@@ -101,7 +101,7 @@ class RowWiseAdagrad(
     Args:
         params: see `SGD`; in C order, so that a row's elements lie together.
         lr, lr_decay, weight_decay, initial_accumulator_value, eps, eps_inside: see `Adagrad`.
-        maximize, state_dtype, clip_norm, clip_value, nonfinite: see `SGD`.
+        maximize, state_dtype, state_dir, clip_norm, clip_value, nonfinite: see `SGD`.
 
     State: sum, of shape (number of rows,) and the parameter's dtype.
 

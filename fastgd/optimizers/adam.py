@@ -34,7 +34,7 @@ class Adam(Optimizer, rule="adam", torch="Adam", adaptive=True, kinds=MOMENTS):
         weight_decay: L2 penalty, a number or a function step -> number, at least 0. It passes
             through the moments; see `AdamW`.
         amsgrad, eps_hat: True or False, see above.
-        maximize, state_dtype, clip_norm, clip_value, nonfinite: see `SGD`.
+        maximize, state_dtype, state_dir, clip_norm, clip_value, nonfinite: see `SGD`.
 
     State: exp_avg (m), exp_avg_sq (v), max_exp_avg_sq (with amsgrad), each of the parameter's shape
     and dtype.
@@ -94,7 +94,7 @@ class AdamW(
         params, lr, betas, eps, amsgrad, eps_hat: see `Adam`.
         weight_decay: a number or a function step -> number, at least 0.
         cautious: True or False, see above.
-        maximize, state_dtype, clip_norm, clip_value, nonfinite: see `SGD`.
+        maximize, state_dtype, state_dir, clip_norm, clip_value, nonfinite: see `SGD`.
 
     State: exp_avg, exp_avg_sq, max_exp_avg_sq (with amsgrad), each of the parameter's shape and dtype.
 

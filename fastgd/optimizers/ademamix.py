@@ -44,7 +44,7 @@ class AdEMAMix(
         beta3_warmup, alpha_warmup: numbers of steps, at least 0, or None for no warm-up.
         eps: a number or a function step -> number, at least 0.
         weight_decay: a number or a function step -> number, at least 0.
-        maximize, state_dtype, clip_norm, clip_value, nonfinite: see `SGD`.
+        maximize, state_dtype, state_dir, clip_norm, clip_value, nonfinite: see `SGD`.
 
     State: exp_avg_fast (m1), exp_avg_slow (m2), exp_avg_sq (v), each of the parameter's shape and dtype.
 
@@ -108,7 +108,7 @@ class Adan(
         eps: a number or a function step -> number, at least 0.
         weight_decay: a number or a function step -> number, at least 0.
         no_prox: True or False, see above.
-        maximize, state_dtype, clip_norm, clip_value, nonfinite: see `SGD`.
+        maximize, state_dtype, state_dir, clip_norm, clip_value, nonfinite: see `SGD`.
 
     State: exp_avg (m), exp_avg_diff (d), exp_avg_sq (n), neg_pre_grad (minus the previous gradient, as
     it was after scaling and clipping), each of the parameter's shape and dtype.

@@ -45,7 +45,7 @@ class AdaBelief(
         eps, eps_root: numbers or functions step -> number, at least 0.
         weight_decay: a number or a function step -> number, at least 0.
         amsgrad, rectify, nesterov: True or False; amsgrad as in `Adam`, else see above.
-        maximize, state_dtype, clip_norm, clip_value, nonfinite: see `SGD`.
+        maximize, state_dtype, state_dir, clip_norm, clip_value, nonfinite: see `SGD`.
 
     State: exp_avg (m), exp_avg_var (s), max_exp_avg_var (with amsgrad), each of the parameter's shape
     and dtype.
@@ -115,7 +115,7 @@ class Yogi(
         initial_accumulator_value, initial_exp_avg: numbers that v and m start at, at least 0; read when
             the state is made.
         eps_hat: True or False, see above.
-        maximize, state_dtype, clip_norm, clip_value, nonfinite: see `SGD`.
+        maximize, state_dtype, state_dir, clip_norm, clip_value, nonfinite: see `SGD`.
 
     State: exp_avg (m), exp_avg_sq (v), each of the parameter's shape and dtype.
 
@@ -187,7 +187,7 @@ class ADOPT(
         weight_decay: L2 penalty, a number or a function step -> number, at least 0.
         decouple: True multiplies theta by 1 - lr * weight_decay instead, from the second step on.
         clip_exponent: a number or a function step -> number, at least 0, or None, see above.
-        maximize, state_dtype, clip_norm, clip_value, nonfinite: see `SGD`.
+        maximize, state_dtype, state_dir, clip_norm, clip_value, nonfinite: see `SGD`.
 
     State: exp_avg (m), exp_avg_sq (v), each of the parameter's shape and dtype.
 

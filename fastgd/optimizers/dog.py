@@ -50,7 +50,7 @@ class DoG(Optimizer, rule="dog", variants={"layerwise": "ldog"}, adaptive=True):
         eps: a number, at least 0; read when the state is made.
         init_eta: rate of the first step, a number, in place of reps_rel; or None.
         layerwise: True or False, see above.
-        maximize, state_dtype, clip_norm, clip_value, nonfinite: see `SGD`.
+        maximize, state_dtype, state_dir, clip_norm, clip_value, nonfinite: see `SGD`.
 
     State: init_buffer (theta0), of the parameter's shape and dtype; the numbers rbar and G.
 
@@ -107,7 +107,7 @@ class DoWG(Optimizer, rule="dowg", adaptive=True):
         params: see `SGD`; theta0 is what they hold when the optimizer is made.
         lr: factor of the steps, a number or a function step -> number, at least 0.
         eps: a number, at least 0.
-        maximize, state_dtype, clip_norm, clip_value, nonfinite: see `SGD`.
+        maximize, state_dtype, state_dir, clip_norm, clip_value, nonfinite: see `SGD`.
 
     State: init_buffer (theta0), of the parameter's shape and dtype; the numbers r_squared and v.
 
@@ -164,7 +164,7 @@ class PolyakSGD(Optimizer, rule="polyak", needs_loss=True, adaptive=True):
         f_min: the loss at the minimum, or a lower bound, a number or a function step -> number.
         eps: a number or a function step -> number, at least 0.
         clamp: True or False, see above.
-        maximize, state_dtype, clip_norm, clip_value, nonfinite: see `SGD`.
+        maximize, state_dtype, state_dir, clip_norm, clip_value, nonfinite: see `SGD`.
 
     State: none.
 
@@ -230,7 +230,7 @@ class Prodigy(Optimizer, rule="prodigy", adaptive=True):
         d0: the first d, a number greater than 0.
         d_coef: factor of the estimate, a number or a function step -> number, greater than 0.
         growth_rate: the largest factor of d in a step, a number of at least 1, inf for none.
-        maximize, state_dtype, clip_norm, clip_value, nonfinite: see `SGD`.
+        maximize, state_dtype, state_dir, clip_norm, clip_value, nonfinite: see `SGD`.
 
     State: exp_avg (m), exp_avg_sq (v), s, p0, each of the parameter's shape and dtype; the numbers d,
     d_max and d_numerator (N), the same for all arrays.

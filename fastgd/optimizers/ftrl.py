@@ -39,7 +39,7 @@ class FTRL(
         initial_accumulator_value: a number that n starts at, at least 0; read when the state is made.
         l1, l2, l2_shrinkage, beta: numbers or functions step -> number, at least 0.
         keep_start: True or False, see above; read when the state is made.
-        maximize, state_dtype, clip_norm, clip_value, nonfinite: see `SGD`.
+        maximize, state_dtype, state_dir, clip_norm, clip_value, nonfinite: see `SGD`.
 
     State: accumulator (n), linear (z), each of the parameter's shape and dtype; the number last_lr.
 

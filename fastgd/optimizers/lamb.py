@@ -34,7 +34,7 @@ class LAMB(Optimizer, rule="lamb", adaptive=True, kinds=MOMENTS):
         grad_averaging: False makes m a sum, m ← beta1 * m + g.
         trust_clip: True keeps q at 1 at most.
         always_adapt: see above.
-        maximize, state_dtype, clip_norm, clip_value, nonfinite: see `SGD`.
+        maximize, state_dtype, state_dir, clip_norm, clip_value, nonfinite: see `SGD`.
 
     State: exp_avg (m), exp_avg_sq (v), each of the parameter's shape and dtype.
 
@@ -95,7 +95,7 @@ class LARS(
         nesterov: True looks ahead along the momentum.
         trust_coefficient, eps: numbers or functions step -> number, at least 0.
         lr_in_momentum, trust_clip, decay_in_norm, always_adapt: True or False, see above.
-        maximize, state_dtype, clip_norm, clip_value, nonfinite: see `SGD`.
+        maximize, state_dtype, state_dir, clip_norm, clip_value, nonfinite: see `SGD`.
 
     State: momentum_buffer, of the parameter's shape and dtype.
 

@@ -38,7 +38,7 @@ class Lion(
             function step -> number, in [0, 1).
         weight_decay: a number or a function step -> number, at least 0.
         cautious: True or False, see above.
-        maximize, state_dtype, clip_norm, clip_value, nonfinite: see `SGD`.
+        maximize, state_dtype, state_dir, clip_norm, clip_value, nonfinite: see `SGD`.
 
     State: exp_avg (m), of the parameter's shape and dtype.
 
@@ -86,7 +86,7 @@ class Signum(
         lr: learning rate, a number or a function step -> number, at least 0.
         beta: decay rate of the average, a number or a function step -> number, in [0, 1).
         weight_decay: a number or a function step -> number, at least 0.
-        maximize, state_dtype, clip_norm, clip_value, nonfinite: see `SGD`.
+        maximize, state_dtype, state_dir, clip_norm, clip_value, nonfinite: see `SGD`.
 
     State: exp_avg (m), of the parameter's shape and dtype.
 
@@ -128,7 +128,7 @@ class SignSGD(Optimizer, rule="sign_sgd", adaptive=True):
         params: see `SGD`.
         lr: learning rate, a number or a function step -> number, at least 0.
         weight_decay: a number or a function step -> number, at least 0.
-        maximize, state_dtype, clip_norm, clip_value, nonfinite: see `SGD`.
+        maximize, state_dtype, state_dir, clip_norm, clip_value, nonfinite: see `SGD`.
 
     State: none.
 

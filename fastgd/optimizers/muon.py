@@ -64,7 +64,7 @@ class Muon(
         ns_steps: number of iterations, an integer.
         adjust_lr_fn: "original" (or None) or "match_rms_adamw", see above.
         flatten: True or False, see above.
-        maximize, state_dtype, clip_norm, clip_value, nonfinite: see `SGD`.
+        maximize, state_dtype, state_dir, clip_norm, clip_value, nonfinite: see `SGD`.
 
     State: momentum_buffer, of the parameter's shape and dtype. A step has scratch of the parameters'
     size, made at the first.

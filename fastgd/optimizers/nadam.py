@@ -34,7 +34,7 @@ class NAdam(Optimizer, rule="nadam", torch="NAdam", adaptive=True, kinds=MOMENTS
         momentum_decay: a number or a function step -> number, at least 0: how soon mu reaches beta1.
         decoupled_weight_decay: True multiplies theta by 1 - lr * weight_decay instead, as AdamW.
         constant_momentum: True or False, see above.
-        maximize, state_dtype, clip_norm, clip_value, nonfinite: see `SGD`.
+        maximize, state_dtype, state_dir, clip_norm, clip_value, nonfinite: see `SGD`.
 
     State: exp_avg (m), exp_avg_sq (v), each of the parameter's shape and dtype; the number
     mu_product (P).
@@ -91,7 +91,7 @@ class NAdamW(Optimizer, rule="nadamw", adaptive=True, kinds=MOMENTS):
             in [0, 1).
         eps: a number or a function step -> number, at least 0.
         weight_decay: a number or a function step -> number, at least 0.
-        maximize, state_dtype, clip_norm, clip_value, nonfinite: see `SGD`.
+        maximize, state_dtype, state_dir, clip_norm, clip_value, nonfinite: see `SGD`.
 
     State: exp_avg (m), exp_avg_sq (v), each of the parameter's shape and dtype.
 
@@ -146,7 +146,7 @@ class RAdam(Optimizer, rule="radam", torch="RAdam", adaptive=True, kinds=MOMENTS
         weight_decay: L2 penalty, a number or a function step -> number, at least 0.
         decoupled_weight_decay: True multiplies theta by 1 - lr * weight_decay instead, as AdamW.
         eps_hat, degenerated_to_sgd: True or False, see above.
-        maximize, state_dtype, clip_norm, clip_value, nonfinite: see `SGD`.
+        maximize, state_dtype, state_dir, clip_norm, clip_value, nonfinite: see `SGD`.
 
     State: exp_avg (m), exp_avg_sq (v), each of the parameter's shape and dtype.
 

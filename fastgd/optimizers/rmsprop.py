@@ -42,7 +42,7 @@ class RMSprop(
         momentum: a number or a function step -> number, at least 0; 0 keeps no buffer.
         centered: True divides by an estimate of the standard deviation.
         eps_inside, lr_in_momentum: True or False, see above.
-        maximize, state_dtype, clip_norm, clip_value, nonfinite: see `SGD`.
+        maximize, state_dtype, state_dir, clip_norm, clip_value, nonfinite: see `SGD`.
 
     State: square_avg (v), momentum_buffer (with momentum), grad_avg (a, centered), each of the
     parameter's shape and dtype.

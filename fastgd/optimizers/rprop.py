@@ -40,7 +40,7 @@ class Rprop(Optimizer, rule="rprop", torch="Rprop", adaptive=True):
         lr: the first length of a step, a number greater than 0; read when the state is made.
         etas: factors of shrinking, in (0, 1), and of growing, above 1: a pair of numbers.
         step_sizes: the least and the greatest length, a pair of numbers greater than 0.
-        maximize, state_dtype, clip_norm, clip_value, nonfinite: see `SGD`.
+        maximize, state_dtype, state_dir, clip_norm, clip_value, nonfinite: see `SGD`.
 
     State: prev, step_size (s), each of the parameter's shape and dtype.
 
@@ -99,7 +99,7 @@ class ASGD(Optimizer, rule="asgd", torch="ASGD"):
         lambd, alpha: of the rate's fall, numbers or functions step -> number, at least 0.
         t0: the step from which the average is taken, a number or a function step -> number, at least 0.
         weight_decay: L2 penalty, a number or a function step -> number, at least 0.
-        maximize, state_dtype, clip_norm, clip_value, nonfinite: see `SGD`.
+        maximize, state_dtype, state_dir, clip_norm, clip_value, nonfinite: see `SGD`.
 
     State: ax, of the parameter's shape and dtype; the numbers eta and mu.
 

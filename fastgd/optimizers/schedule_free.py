@@ -46,7 +46,7 @@ class ScheduleFreeSGD(_ScheduleFree, rule="schedule_free_sgd"):
         warmup_steps: a number, at least 0.
         r: power of the step in its weight, a number or a function step -> number.
         weight_lr_power: power of the largest rate in it, a number or a function step -> number.
-        maximize, state_dtype, clip_norm, clip_value, nonfinite: see `SGD`.
+        maximize, state_dtype, state_dir, clip_norm, clip_value, nonfinite: see `SGD`.
 
     State: z, of the parameter's shape and dtype; the numbers weight_sum, lr_max and evaluating.
 
@@ -107,7 +107,7 @@ class ScheduleFreeAdamW(_ScheduleFree, rule="schedule_free_adamw", adaptive=True
         eps: a number or a function step -> number, at least 0.
         weight_decay: at y, a number or a function step -> number, at least 0.
         warmup_steps, r, weight_lr_power: see `ScheduleFreeSGD`.
-        maximize, state_dtype, clip_norm, clip_value, nonfinite: see `SGD`.
+        maximize, state_dtype, state_dir, clip_norm, clip_value, nonfinite: see `SGD`.
 
     State: z, exp_avg_sq (v), each of the parameter's shape and dtype; the numbers weight_sum, lr_max and
     evaluating.

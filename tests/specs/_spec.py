@@ -39,6 +39,7 @@ JointRule: TypeAlias = Callable[[list[Item], MultiplyAdd], list[tuple[Array, Sta
 COMMON: dict[str, Any] = {
     "maximize": False,
     "state_dtype": None,
+    "state_dir": None,
     "clip_norm": None,
     "clip_value": None,
     "nonfinite": "propagate",

@@ -268,7 +268,7 @@ def _plain(kind: str) -> Any:
 
 
 def _own_forms(optimizer: Optimizer) -> set[str]:
-    """The hyperparameters that PyTorch's class does not have: forms of the formula, and state_dtype."""
+    """The hyperparameters that PyTorch's class does not have: forms of the formula, and how state is stored."""
     return set(optimizer.declaration.checks) - set(_plain(_kind(optimizer)).defaults)
 
 
@@ -293,7 +293,7 @@ def template(kind: str | None) -> dict[str, Any]:
 
 
 def _check_forms(optimizer: Optimizer) -> None:
-    forms = _own_forms(optimizer) - {"state_dtype"}
+    forms = _own_forms(optimizer) - {"state_dtype", "state_dir"}
     for i, group in enumerate(optimizer.param_groups):
         for form in forms:
             if group[form] != optimizer.declaration.defaults[form]:
