@@ -129,8 +129,8 @@ def main() -> None:
     bound = writing + reading
     gib = 2.0**30
     print(
-        f"{n:,} parameters, {(12 * n + state) / gib:.1f} GiB in files, {options.resident / gib:.2f} GiB of it "
-        f"at a time;\nlimit of the process {options.limit / gib:.2f} GiB (0: none), peak {peak / gib:.2f} GiB"
+        f"{n:,} parameters, {(8 * n + state) / gib:.1f} GiB in files, {options.resident / gib:.2f} GiB "
+        f"of it at a time;\nlimit {options.limit / gib:.2f} GiB (0: none), peak {peak / gib:.2f} GiB"
     )
     print(
         f"a step {taken:.1f} s; the disk reads as much in {reading:.1f} s, and writes as much in "
