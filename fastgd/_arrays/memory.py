@@ -81,10 +81,13 @@ def placed(
 
 
 def is_mapped(array: Any) -> bool:
-    """Whether an array lies in a file, and what is written to it gets there."""
+    """Whether an array lies in a file, and what is written to it gets there.
+
+    What is computed from a memmap, or a copy of it, is of its class too, but without a mode.
+    """
     while isinstance(array, np.ndarray):
-        if isinstance(array, np.memmap) and hasattr(array, "mode"):
-            return array.mode != "c"
+        if isinstance(array, np.memmap) and array.mode is not None:
+            return array.mode in ("r", "r+", "w+")
         array = array.base
     return False
 

@@ -135,6 +135,23 @@ def test_a_private_mapping_is_no_file(tmp_path: Path) -> None:
     assert (private == 1 - (1 + 1.5 + 1.75)).all()
 
 
+def test_a_copy_of_a_memmap_is_no_file(tmp_path: Path) -> None:
+    """Though it is of its class: if its pages were let go they would be zeros."""
+    mapped = in_file(tmp_path / "p", np.ones(300_000, np.float32))
+    assert is_mapped(mapped[10:][::2].reshape(5, -1))
+    copies = [mapped.copy(), mapped + 1, copy.deepcopy(mapped), np.array(mapped, subok=True)]
+    assert isinstance(copies[0], np.memmap)
+    assert not any(map(is_mapped, copies))
+    opt = fastgd.SGD({"p": mapped.copy(), "q": mapped}, lr=1.0, momentum=0.5, state_dir=tmp_path)
+    grads = {"p": mapped.copy(), "q": np.ones(300_000, np.float32)}
+    assert opt.step(grads)
+    opt.rebind({"p": opt.params["p"].copy(), "q": mapped.copy()})
+    assert opt.step(grads)
+    assert (opt.params["p"] == -1.5).all()
+    assert (opt.params["q"] == -1.5).all()
+    assert (grads["p"] == 1).all()
+
+
 def test_arrays_that_are_followed(tmp_path: Path) -> None:
     """step(params=…) goes from arrays in files to others and back."""
     start = np.arange(400_000, dtype=np.float32)
