@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from fastgd._arrays.layout import Layout
 from fastgd._arrays.tree import Array, is_groups, rebuild
 from fastgd.distributed._messages import Messages
 from fastgd.distributed._partition import Axis, partition, touched_rows
@@ -288,49 +287,37 @@ class Sharded(Distributed):
         heads = self._ranks.gather_objects(None if whole is None else head_of(whole), "load")
         head, sizes = heads[source]
         own = dump(self.optimizer, copied=False)
+        bound = self.optimizer._bound
+        pairs = zip(bound.groups, bound.members, strict=True)
+        places = [(settings.kind, layout) for settings, part in pairs for layout in part.layouts]
+
+        def keep(i: int, slot: int, flat: Array) -> None:
+            kind, layout = places[i]
+            name = kind.declaration.state[slot]
+            like = layout.of_state(kind.state_shape(name, layout.shape) or ())
+            own["state"][self._structure.names[i]][name] = like.shaped(flat)
+
         requests: list[Any] = []
-        kept: list[Array] = []
-        for i, slot, size, dtype in sizes:
-            begin, end = self._share(i, size, self.rank)
-            if end > begin and whole is None:
-                kind, layout = self._kinds[i], self._layouts[i]
-                name = kind.declaration.state[slot]
-                flat = np.empty(end - begin, dtype)
-                shape = kind.state_shape(name, layout.shape)
-                requests += self._ranks.receive(flat, source, i * TAGS + slot)
-                own["state"][self._structure.names[i]][name] = layout.of_state(shape or ()).shaped(
-                    flat
-                )
-        if whole is not None:
-            for i, slot, flat in flat_state(whole):
+        if whole is None:
+            for i, slot, size, dtype in sizes:
+                begin, end = self._share(i, size, self.rank)
+                if end > begin:
+                    flat = np.empty(end - begin, dtype)
+                    requests += self._ranks.receive(flat, source, i * TAGS + slot)
+                    keep(i, slot, flat)
+        else:
+            for i, slot, flat in flat_state(whole):  # which live as long as `whole`
                 for rank in range(self.size):
                     begin, end = self._share(i, flat.size, rank)
                     if end > begin and rank != source:
-                        kept.append(flat[begin:end])
-                        requests += self._ranks.send(kept[-1], rank, i * TAGS + slot)
+                        requests += self._ranks.send(flat[begin:end], rank, i * TAGS + slot)
                     elif end > begin:
-                        kind, layout = self._kinds[i], self._layouts[i]
-                        name = kind.declaration.state[slot]
-                        shape = kind.state_shape(name, layout.shape)
-                        own["state"][self._structure.names[i]][name] = layout.of_state(
-                            shape or ()
-                        ).shaped(flat[begin:end])
+                        keep(i, slot, flat[begin:end])
         self._ranks.wait(requests, "state")
         self._ranks.call("load", lambda: self.optimizer.load_state_dict(joined(own, head)))
         if not self._in_one_memory:
             self._ranks.broadcast(self._structure.params, source)
         self._ranks.together(None, "load")
-
-    @property
-    def _kinds(self) -> list[type[Optimizer]]:
-        """The class of each parameter's group."""
-        bound = self.optimizer._bound
-        pairs = zip(bound.groups, bound.members, strict=True)
-        return [settings.kind for settings, part in pairs for _ in part.params]
-
-    @property
-    def _layouts(self) -> list[Layout]:
-        return [layout for part in self.optimizer._bound.members for layout in part.layouts]
 
 
 def _of_no_rows(tree: Any) -> Any:

@@ -136,7 +136,7 @@ class Distributed:
     @property
     def gradients(self) -> Any:
         """Arrays of the parameters' structure, to write this rank's gradients into: on one machine the
-        others read them where they are. Those of the last step until its end, then anybody's.
+        others read them where they are. What is in them before is of no use.
         """
         return self._structure.tree(self._exchange.own or self._own_arena())
 

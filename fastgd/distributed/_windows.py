@@ -22,8 +22,8 @@ _shared: weakref.WeakValueDictionary[int, Array] = weakref.WeakValueDictionary()
 
 
 def is_shared(array: Array) -> bool:
-    """Whether it was made by `shared`."""
-    return _shared.get(array.ctypes.data) is array
+    """Whether it was made by `shared`; an array without elements lies anywhere."""
+    return array.size == 0 or _shared.get(array.ctypes.data) is array
 
 
 def shared(params: Any, comm: Any, *, timeout: float = TIMEOUT) -> Any:

@@ -55,7 +55,7 @@ class SGD(
             parameter's dtype. What stays small or grows slowly is rounded stochastically, with a noise that
             depends only on array, element and step. Refused by name where an optimizer keeps something
             that would lose too much. Rows of a gradient need None or "bfloat16".
-        state_dir: a directory; the state lies in a file there, without a name, instead of in memory, when it
+        state_dir: a directory; the state lies in a file there, without a name, not in memory, when it
             is made: see `fastgd.set_resident_bytes`. None for memory.
         clip_norm: the largest norm of all gradients taken as one vector, over all groups: if it is
             larger they are multiplied by clip_norm / norm. A number or a function step -> number,

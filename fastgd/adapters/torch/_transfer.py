@@ -268,7 +268,7 @@ def _plain(kind: str) -> Any:
 
 
 def _own_forms(optimizer: Optimizer) -> set[str]:
-    """The hyperparameters that PyTorch's class does not have: forms of the formula, and how state is stored."""
+    """The hyperparameters that PyTorch's class lacks: forms of the formula, and how state is stored."""
     return set(optimizer.declaration.checks) - set(_plain(_kind(optimizer)).defaults)
 
 
