@@ -24,6 +24,7 @@ TIMEOUT = 600.0  # seconds
 GRACE = 2.0  # seconds in which the others say that they are there
 AWAKE = 0.05  # seconds of a wait until it sleeps in between: large messages move while it tests
 NAP = 1e-4  # seconds
+FORWARDED = 0.5  # seconds in which a launcher passes on what a rank has said, before it ends all
 
 
 class RankError(RuntimeError):
@@ -251,6 +252,7 @@ def end_all_with(ranks: Ranks) -> None:
             "the others are ended too\n"
         )
         sys.stderr.flush()
+        time.sleep(FORWARDED)
         ranks.mpi.COMM_WORLD.Abort(1)
 
     sys.excepthook = hook
