@@ -93,9 +93,9 @@ def is_mapped(array: Any) -> bool:
 
 
 def _file(size: int, directory: str) -> NDArray[np.uint8]:
-    """Zeros in a file, whose blocks the disk has from the first step on.
+    """Zeros in a file for which the disk has room.
 
-    Raises: OSError if it has not so much room.
+    Raises: OSError if it has not.
     """
     with tempfile.TemporaryFile(prefix="fastgd-", suffix=".state", dir=directory) as file:
         file.truncate(max(size, 1))

@@ -7,7 +7,7 @@ rounded once, where one of them is float64 or the sum is scaled.
 from libc.string cimport memset
 
 from fastgd._engine._codecs cimport decode, decode_scaled
-from fastgd._engine._touched cimport add, add_two, fetch_row, row_gradient
+from fastgd._engine._touched cimport add, add_two, row_gradient
 from fastgd._engine._work cimport BLOCK, Band, Source, Touched
 from fastgd._engine.rules._common cimport floating
 
@@ -38,15 +38,14 @@ cdef inline void add_rows(const Source* part, Py_ssize_t at, Py_ssize_t n, float
         i += 1
 
 
-cdef inline const floating* lying(const Source* part, bint own, Py_ssize_t at, Py_ssize_t n,
+cdef inline const floating* lying(const Source* part, bint own, Py_ssize_t at,
                                   const floating* kind) noexcept nogil:
-    """Where n elements of a part lie that need no decoding, NULL if they do; those of the next block are
-    asked for. `kind` only carries the type, which is the parameter's `own`, or not.
+    """Where elements of a part lie that need no decoding, NULL if they do. `kind` only carries the type,
+    which is the parameter's `own`, or not.
     """
-    cdef const floating* x = (<const floating*> part.grad) + at
     if not own or part.grad == NULL or part.touched != NULL:
         return NULL
-    return x
+    return (<const floating*> part.grad) + at
 
 
 cdef inline void add_parts(Band* bands, const Source* part, bint own, Py_ssize_t at, Py_ssize_t n,
@@ -57,9 +56,9 @@ cdef inline void add_parts(Band* bands, const Source* part, bint own, Py_ssize_t
     cdef const floating* here
     cdef const floating* there = NULL
     while part != NULL:
-        here = lying(part, own, at, n, <const floating*> out)
+        here = lying(part, own, at, <const floating*> out)
         if first and here != NULL and part.more != NULL:
-            there = lying(part.more, own, at, n, <const floating*> out)
+            there = lying(part.more, own, at, <const floating*> out)
         if there != NULL:
             add_two(out, here, there, n)
             part, there = part.more, NULL

@@ -16,7 +16,6 @@ from fastgd._engine._work cimport (
     Layout,
     Source,
     Span,
-    Stream,
     Sweep,
     Work,
     is_given,
@@ -47,8 +46,8 @@ cdef inline void visit_bytes(const char* data, Format format, Py_ssize_t low, Py
                              bint written) noexcept nogil:
     cdef Py_ssize_t begin = offset_of(format, low)
     cdef Py_ssize_t length = offset_of(format, high) - begin
-    if format > BF16_RANDOM:
-        length += GROUP_BYTES - GROUP  # the scales of the last group
+    if format > BF16_RANDOM and high % GROUP != 0:
+        length += GROUP_BYTES - GROUP  # the scales of the last group; not a byte beyond the array
     if action == 0:
         fastgd_expect(data + begin, length)
     else:

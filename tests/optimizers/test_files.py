@@ -164,6 +164,22 @@ def test_arrays_that_are_followed(tmp_path: Path) -> None:
     assert (one == start - 1).all()
 
 
+@pytest.mark.parametrize("size", [4096, 63 * 4096, 64 * 4096, 64 * 4096 + 1])
+def test_codes_that_end_with_a_page(size: int, tmp_path: Path) -> None:
+    """64 groups of codes are 65 pages: what lies behind them is somebody else's."""
+    fastgd.set_resident_bytes(MB)
+    neighbours = [np.full(MB, 7, np.uint8) for _ in range(8)]
+    start = np.ones(size, np.float32)
+    opt = fastgd.SGD(start, lr=0.1, momentum=0.9, state_dtype="8bit", state_dir=tmp_path)
+    plain = fastgd.SGD(start.copy(), lr=0.1, momentum=0.9, state_dtype="8bit")
+    neighbours += [np.full(MB, 7, np.uint8) for _ in range(8)]
+    for each in (opt, plain):
+        for _ in range(3):
+            assert each.step(np.linspace(-1, 1, size, dtype=np.float32))
+    assert (start == plain.params["params"]).all()
+    assert all((array == 7).all() for array in neighbours)
+
+
 @pytest.mark.parametrize("value", ["nowhere", 3, True])
 def test_refused_directories(value: Any, tmp_path: Path) -> None:
     wrong = tmp_path / value if isinstance(value, str) else value
