@@ -182,6 +182,8 @@ def train(
         optimizer.eval()
         loss, _ = network.evaluate(params, data.train.images, data.train.labels)
         _, accuracy = network.evaluate(params, data.test.images, data.test.labels)
+        if comm is not None:
+            optimizer.close()
     return Outcome(
         run=run,
         accuracy=accuracy,

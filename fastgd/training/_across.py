@@ -13,31 +13,24 @@ from typing import Any
 import numpy as np
 
 from fastgd._arrays.tree import rebuild
-from fastgd.distributed import DataParallel, Ranks
+from fastgd.distributed import DataParallel
+from fastgd.distributed import Ranks as Ranks
 from fastgd.optimizers import Optimizer
 from fastgd.sampling import MiniBatches
 from fastgd.training._feed import Exhausted, Feed
 from fastgd.training._objective import Arguments, Objective, ValueAndGrad, own, samples_of
 
 
-def ranks_of(comm: Any, source: Any) -> Ranks:
-    """The processes of a communicator, each of which has batches of its own.
-
-    Raises: TypeError; ValueError saying what to pass, if they are the same on every rank.
-    """
-    ranks = Ranks(comm)
-    if isinstance(source, MiniBatches) and source._options.shard != (ranks.rank, ranks.size):
-        raise ValueError(
-            f"data has shard={source._options.shard}, and this is rank {ranks.rank} of {ranks.size}: make "
-            "the MiniBatches with shard=(comm.rank, comm.size), or pass the arrays"
-        )
-    return ranks
-
-
 class SharedFeed(Feed):
     """The batches of this rank, in steps that all ranks take: in the last ones it may have none."""
 
     def __init__(self, source: Iterable[Any] | None, accumulate: int, ranks: Ranks) -> None:
+        mine = ranks.rank, ranks.size
+        if isinstance(source, MiniBatches) and source._options.shard != mine:
+            raise ValueError(
+                f"data has shard={source._options.shard}, and this is rank {ranks.rank} of {ranks.size}: "
+                "make the MiniBatches with shard=(comm.rank, comm.size), or pass the arrays"
+            )
         super().__init__(source, accumulate)
         self._ranks = ranks
         steps = -1 if super().steps_per_epoch is None else super().steps_per_epoch
@@ -100,27 +93,35 @@ class SharedObjective(Objective):
         """Take the gradients' structure, and this rank's parameters, from an optimizer."""
         self._parallel = DataParallel(optimizer, comm)
 
+    def close(self) -> None:
+        """Give back what the ranks share."""
+        if self._parallel is not None:
+            self._parallel.close()
+
     def mean(self, batches: Sequence[Arguments]) -> tuple[float, Any, float]:
         loss, grads, scale = super().mean(batches) if batches else (0.0, None, 1.0)
-        weights, losses = self._told(batches, loss)
-        factors = weights / weights.sum() * self._ranks.gather(np.array([scale]), "loss")[:, 0]
+        factors, mean = self._told(batches, loss, scale)
         factor = float(factors[self._ranks.rank])
+        common = 1.0
         if np.ptp(factors) == 0:
             common = factor
         else:
-            common = 1.0
             grads = rebuild(grads, lambda leaf: leaf if leaf is None else own(leaf, factor))
         assert self._parallel is not None
         what = f"step {self._parallel.step_count + 1}"
-        return losses, self._parallel._collect(grads, 1.0, None, what).grads, common
+        return mean, self._parallel._collect(grads, 1.0, None, what).grads, common
 
     def loss(self, batches: Sequence[Arguments], params: Any = None) -> float:
         return self._told(batches, super().loss(batches, params) if batches else 0.0)[1]
 
-    def _told(self, batches: Sequence[Arguments], loss: float) -> tuple[Any, float]:
-        """What each rank's batches weigh, and the mean loss. No rank has gradients of another in use when
-        it comes here.
+    def _told(
+        self, batches: Sequence[Arguments], loss: float, scale: float = 1.0
+    ) -> tuple[Any, float]:
+        """What makes of each rank's gradients its part of the mean, and the mean loss. No rank has
+        gradients of another in use when it comes here.
         """
         samples = float(sum(map(samples_of, batches)))
-        told = self._ranks.gather(np.array([samples, samples * loss if samples else 0.0]), "loss")
-        return told[:, 0], float(told[:, 1].sum() / told[:, 0].sum())
+        weighed = samples * loss if samples else 0.0
+        told = self._ranks.gather(np.array([samples, samples * scale, weighed]), "loss")
+        total = told[:, 0].sum()
+        return told[:, 1] / total, float(told[:, 2].sum() / total)

@@ -191,23 +191,22 @@ def minimize(
     References:
         Goodfellow et al. 2016, algorithm 7.1 (early stopping); Polyak & Juditsky 1992 (averaging).
     """
-    shard = None if comm is None else (comm.rank, comm.size)
-    source = batches_of(data, batch_size, integer("seed", seed, 0), shard=shard)
-    count = integer("accumulate", accumulate, 1)
-    if comm is None:
-        feed = Feed(source, count)
-    else:
+    ranks = shard = None
+    if comm is not None:
         from fastgd.training import _across
 
-        ranks = _across.ranks_of(comm, source)
-        feed = _across.SharedFeed(source, count, ranks)
+        ranks = _across.Ranks(comm)
+        shard = ranks.rank, ranks.size
+    source = batches_of(data, batch_size, integer("seed", seed, 0), shard=shard)
+    count = integer("accumulate", accumulate, 1)
+    feed = Feed(source, count) if ranks is None else _across.SharedFeed(source, count, ranks)
     bound = _check_tol(tol, feed)
     limits = check_epochs(epochs, source), _optional("steps", steps)
     if limits == (None, None):
         limits = _default_limits(source, feed, bound)
     given, tree = prepare_params(params, flag("copy", copy))
     aux = flag("has_aux", has_aux)
-    shared = None if comm is None else _across.SharedObjective(value_and_grad, tree, aux, ranks)
+    shared = None if ranks is None else _across.SharedObjective(value_and_grad, tree, aux, ranks)
     objective = shared or Objective(value_and_grad, tree, aux)
     watched = make_metrics(metrics)
     rules = Rules(
@@ -225,7 +224,7 @@ def minimize(
     choice("on_interrupt", on_interrupt, ("return", "raise"))
     _check_rules(rules, feed, average)
     total = _total_steps(rules, feed)
-    bar = make_progress(False if comm is not None and comm.rank > 0 else progress, total)
+    bar = make_progress(False if ranks is not None and ranks.rank > 0 else progress, total)
     made = make_optimizer(optimizer, given, copy, hyperparameters, minimize)
     if shared is not None:
         shared.step_with(made, comm)
@@ -241,6 +240,8 @@ def minimize(
         bar,
     )
     loop.run()
+    if shared is not None:
+        shared.close()
     if loop.reason == "interrupted":
         if on_interrupt == "raise":
             raise KeyboardInterrupt

@@ -76,6 +76,10 @@ def main() -> None:
     wrong = fastgd.MiniBatches(X, Y, batch_size=5, shard=(0, RANKS + 1))
     with pytest.raises(ValueError, match=r"shard=\(comm.rank, comm.size\)"):
         fastgd.minimize(loss, np.zeros(6), data=wrong, comm=COMM)
+    with pytest.raises(TypeError, match="must be an mpi4py communicator"):
+        fastgd.minimize(loss, np.zeros(6), data=(X, Y), comm="world")
+    for _ in range(30):  # what they share is given back
+        fastgd.minimize(loss, np.zeros(6), data=(X, Y), comm=COMM, steps=2, progress=False)
     if RANK == 0:
         print("training agrees")
 
