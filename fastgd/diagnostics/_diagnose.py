@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,6 +20,9 @@ from fastgd.diagnostics._findings_layers import (
 from fastgd.diagnostics._findings_rate import learning_rate_too_high, learning_rate_too_low
 from fastgd.diagnostics._findings_stalled import UNMOVED, noise_floor, plateau
 from fastgd.diagnostics._run import Run, read_run
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 # In the order of causes: what a rule finds may be a consequence of what one before it finds.
 RULES = (
@@ -50,6 +53,8 @@ class Diagnosis:
         stable_lr: the largest stable learning rate of the first parameter group, None if not known.
         stable_lr_confidence: "high", "low" or "none".
         findings: everything found, the verdict's first, then by strength.
+        history: what was looked at, as it was given.
+        run: the arrays of it that the rules saw: at the steps whose norms were recorded.
     """
 
     verdict: str
@@ -59,6 +64,16 @@ class Diagnosis:
     stable_lr: float | None
     stable_lr_confidence: str
     findings: list[Finding]
+    history: Any = None
+    run: Any = None
+
+    def plot(self, *, axes: Any = None) -> tuple[Axes, Axes]:
+        """Draw the loss with what was found marked on it, and what is to blame: see
+        `fastgd.plot.diagnosis`.
+        """
+        from fastgd.plot import diagnosis
+
+        return diagnosis(self, axes=axes)
 
     def __repr__(self) -> str:
         lines = [f"{self.verdict}: {self.summary}"]
@@ -153,6 +168,8 @@ def diagnose(history: Any) -> Diagnosis:
         stable,
         curvature.confidence,
         [first, *others],
+        history,
+        run,
     )
 
 

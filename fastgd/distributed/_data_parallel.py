@@ -141,15 +141,6 @@ class DataParallel(Distributed):
         """See `Optimizer.norms`."""
         return self.optimizer.norms()
 
-    @property
-    def track_norms(self) -> bool:
-        """See `Optimizer.track_norms`."""
-        return self.optimizer.track_norms
-
-    @track_norms.setter
-    def track_norms(self, value: bool) -> None:
-        self.optimizer.track_norms = value
-
     def _whole(self) -> Optimizer:
         return self.optimizer
 

@@ -180,15 +180,6 @@ class Sharded(Distributed):
         """Bytes of this rank's state."""
         return self.optimizer.nbytes
 
-    @property
-    def track_norms(self) -> bool:
-        """See `Optimizer.track_norms`."""
-        return self.optimizer.track_norms
-
-    @track_norms.setter
-    def track_norms(self, value: bool) -> None:
-        self.optimizer.track_norms = value
-
     def norms(self) -> dict[str, Array]:
         """See `Optimizer.norms`: of the whole arrays. All ranks call it."""
         squares = self.optimizer._bound.plan.sums()

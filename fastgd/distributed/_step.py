@@ -404,6 +404,15 @@ class Distributed:
         return self.optimizer.grad_norm
 
     @property
+    def track_norms(self) -> bool:
+        """See `Optimizer.track_norms`."""
+        return self.optimizer.track_norms
+
+    @track_norms.setter
+    def track_norms(self, value: bool) -> None:
+        self.optimizer.track_norms = value
+
+    @property
     def evaluating(self) -> bool:
         """See `Optimizer.evaluating`."""
         return self.optimizer.evaluating

@@ -33,17 +33,27 @@ LOG_FROM = 30.0  # the ratio of largest to smallest value that a linear axis sti
 
 def axes_to_draw_on(ax: Axes | None) -> Axes:
     """The Axes to draw on."""
-    try:
-        from matplotlib import pyplot
-        from matplotlib.axes import Axes
-    except ImportError as error:
-        raise ImportError('fastgd.plot needs matplotlib: pip install "fastgd[plot]"') from error
     if ax is None:
-        _, ax = pyplot.subplots(figsize=(6.0, 4.0), layout="constrained")
-        ax.spines[["top", "right"]].set_visible(False)
-    elif not isinstance(ax, Axes):
+        return new_axes(1, 4.0)[0]
+    from matplotlib.axes import Axes
+
+    if not isinstance(ax, Axes):
         raise TypeError(f"ax must be a matplotlib Axes, got {type(ax).__name__}: {ax!r}")
     return ax
+
+
+def new_axes(count: int, height: float) -> list[Axes]:
+    """So many Axes of a new figure, each so many inches high, one above the other over the same steps."""
+    try:
+        from matplotlib import pyplot
+    except ImportError as error:
+        raise ImportError('fastgd.plot needs matplotlib: pip install "fastgd[plot]"') from error
+    _, axes = pyplot.subplots(
+        count, 1, figsize=(6.0, height * count), sharex=True, squeeze=False, layout="constrained"
+    )
+    for ax in axes[:, 0]:
+        ax.spines[["top", "right"]].set_visible(False)
+    return list(axes[:, 0])
 
 
 def ratio_of(ax: Axes) -> float:

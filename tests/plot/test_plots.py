@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import fastgd
 from fastgd import plot
 from tests.fma import Array
 
@@ -706,3 +707,82 @@ class TestSweep:
         with pytest.raises(error, match=message):
             plot.lr_sweep(found)
         assert pyplot.get_fignums() == []
+
+
+class TestDiagnosis:
+    """What a diagnosis shows of a run."""
+
+    def run(self, **changes: Any) -> Any:
+        steps = np.arange(200.0)
+        record = {"step": steps, "loss": 0.97**steps, "lr": np.full(200, 0.1), **changes}
+        return fastgd.diagnose(record)
+
+    def test_a_rate_that_is_too_high(self) -> None:
+        def loss(x: Array) -> tuple[float, Array]:
+            return float(x @ ([1.0, 10.0] * x)) / 2, [1.0, 10.0] * x
+
+        result = fastgd.minimize(loss, np.ones(2), optimizer="sgd", lr=0.21, steps=100)
+        found = fastgd.diagnose(result)
+        above, below = found.plot()
+        rendered(above)
+        assert above.get_title(loc="left").replace("\n", " ") == found.summary
+        assert [text.get_text() for text in above.texts] == ["lowest, at step 0"]
+        assert labels(below) == ["used", "largest stable one (high confidence)"]
+        assert line(below, "used").get_ydata()[0] == 0.21
+        assert line(below, labels(below)[1]).get_ydata()[0] == found.stable_lr
+
+    def test_layers_that_are_to_blame(self) -> None:
+        names = [f"W{i}" for i in range(12)]
+        norms = np.tile(10.0 ** -np.arange(12.0), (200, 1))
+        found = self.run(
+            names=names,
+            loss=1 - 1e-4 * np.arange(200.0),
+            layer_grad_norm=norms,
+            layer_update_norm=0.1 * norms,
+            layer_param_norm=np.ones((200, 12)),
+            grad_norm=np.linalg.norm(norms, axis=1),
+            optimizer="SGD",
+        )
+        assert found.verdict == "vanishing_gradients"
+        _, below = found.plot()
+        rendered(below)
+        assert labels(below) == [*names[:4], *names[-4:]]  # those that differ most
+        assert below.get_yscale() == "log"
+        assert (line(below, "W11").get_ydata() == 1e-11).all()
+
+    def test_overfitting_is_marked_at_the_best_validation(self) -> None:
+        at = np.arange(0.0, 200, 10)
+        found = self.run(validation_step=at, validation_loss=0.5 + 1e-4 * (at - 60) ** 2)
+        assert found.verdict == "overfitting"
+        above, below = found.plot()
+        rendered(above)
+        assert [text.get_text() for text in above.texts] == ["lowest, at step 60"]
+        assert not below.axison  # no norms, no stable rate: nothing to show
+
+    def test_values_that_are_not_finite(self) -> None:
+        loss = 0.97 ** np.arange(200.0)
+        loss[150:] = np.nan
+        found = self.run(loss=loss, grad_norm=np.where(np.isnan(loss), np.nan, 1.0))
+        assert found.verdict == "nonfinite_data_or_loss"
+        above, below = found.plot()
+        rendered(above)
+        (text,) = above.texts
+        assert text.get_text() == "the last finite loss"
+        assert text.xy == (149, loss[149])
+        assert below.get_ylabel() == "gradient norm"
+
+    def test_axes_of_ones_own_and_both_styles(self) -> None:
+        found = self.run()
+        for style in ("default", "dark_background"):
+            with pyplot.style.context(style):
+                _, axes = pyplot.subplots(1, 2)
+                assert plot.diagnosis(found, axes=axes) == tuple(axes)
+                rendered(axes[0])
+                face, text = axes[0].get_facecolor(), axes[0].title.get_color()
+                assert to_rgb(face) != to_rgb(text)
+
+    def test_what_is_refused(self) -> None:
+        with pytest.raises(TypeError, match="found must be a Diagnosis"):
+            plot.diagnosis({"loss": [1.0]})  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="ax must be a matplotlib Axes"):
+            self.run().plot(axes=(1, 2))
