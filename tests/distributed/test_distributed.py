@@ -120,8 +120,15 @@ def test_one_process_reads_and_writes_the_same_file(tmp_path: Path) -> None:
     saved = resumed(path, (3,), "adamw", "sharded", STEPS)
     params = {name: np.zeros_like(array) for name, array in saved.parameters.items()}
     opt = fastgd.AdamW(params)
-    fastgd.load(path, opt, strict=False)
+    batches = fastgd.MiniBatches(np.arange(240.0), batch_size=12, seed=5)
+    rng = np.random.default_rng(7)
+    fastgd.load(path, opt, batches=batches, rng=rng)
     assert opt.step_count == STEPS
+    assert rng.random() == saved.metadata["draw"]
+    # The next batch is the one after those that the ranks have seen together.
+    order = batches.order(0)
+    (batch,) = next(iter(batches))
+    assert batch.tolist() == order[STEPS * 12 : (STEPS + 1) * 12].tolist()
     assert all((params[name] == array).all() for name, array in saved.parameters.items())
 
 
