@@ -110,6 +110,7 @@ def diagnose(history: Any) -> Diagnosis:
         "noise_floor"             the noise of mini-batches keeps the loss from falling further
         "plateau"                 no progress, without noise and not at a minimum: a saddle, or flat
                                   directions next to steep ones
+        "no_progress"             none of these, but the loss hardly fell
         "healthy"                 nothing of the kind
 
     For a step u with the same loss before and after it, kappa = 2 (after - before - g · u) / ‖u‖² is
@@ -195,7 +196,8 @@ def _healthy(run: Run) -> Finding:
             "compare the loss with that of a constant prediction: there may be nothing to gain",
             "check the gradient (check_gradient), and measure the range of learning rates (find_lr)",
         )
-        return Finding("healthy", 0.0, "No cause found, but the loss hardly fell.", (path,), advice)
+        summary = "The loss hardly fell, and no cause was found."
+        return Finding("no_progress", 0.0, summary, (path,), advice)
     return Finding("healthy", 1.0, "Nothing is wrong with the run.", (path,), ())
 
 

@@ -93,7 +93,7 @@ def _zero_start(run: Run) -> Finding | None:
 
 def _negligible(run: Run, curvature: Curvature) -> Finding | None:
     """Negligible gradients in every array that do not grow, as they do when a saddle is left."""
-    steep = float(_elasticity(run).max())
+    steep = float(elasticity_of(run).max())
     start, end = run.grad_norm[0], run.grad_norm[run.known - 1]
     if _started_at_zero(run).all() or not steep < NEGLIGIBLE or not end < 2 * start:
         return None
@@ -119,11 +119,11 @@ def _negligible(run: Run, curvature: Curvature) -> Finding | None:
 def _too_small(run: Run) -> Finding | None:
     """Only one array, the last bias, has a gradient: tiny weights let no signal through."""
     grads = run.layer_grad[0]
-    if grads.size <= LAYERS or _elasticity(run).max() > 1:
+    if grads.size <= LAYERS or elasticity_of(run).max() > 1:
         return None
     first, second = np.sort(grads)[[-1, -2]]
     decades = float(np.log10(first / max(second, TINY)))
-    if decades < DECADES or _movement(run)[np.argsort(grads)[:-1]].min() > UNTRAINED:
+    if decades < DECADES or movement_of(run)[np.argsort(grads)[:-1]].min() > UNTRAINED:
         return None
     name = run.names[int(np.argmax(grads))]
     return Finding(
@@ -156,9 +156,9 @@ def died(run: Run) -> str:
 def vanishing_gradients(run: Run, curvature: Curvature) -> Finding | None:
     """Gradients that fall from layer to layer by orders of magnitude, and layers that do not train."""
     trend = _steepest(run)
-    if trend is None or _elasticity(run).max() >= STEEP or _succeeded(run, SUCCESS):
+    if trend is None or elasticity_of(run).max() >= STEEP or _succeeded(run, SUCCESS):
         return None
-    movement = _movement(run)
+    movement = movement_of(run)
     still = int(np.argmin(movement))
     if not movement[still] <= UNTRAINED:
         return None
@@ -185,7 +185,7 @@ def exploding_gradients(run: Run, curvature: Curvature) -> Finding | None:
     """Gradients that grow from layer to layer, or through time, by orders of magnitude."""
     if run.known == 0 or run.layer_grad.shape[1] < LAYERS or _recovered(run):
         return None
-    elasticity, trend = _elasticity(run), _steepest(run)
+    elasticity, trend = elasticity_of(run), _steepest(run)
     steep, at = float(elasticity.max()), int(elasticity.argmax())
     layers = ramp(trend.decades, DECADES - 1, DECADES) if trend else 0.0
     layers *= ramp(np.log10(steep), np.log10(STEEP) - 0.5, np.log10(STEEP))
@@ -229,7 +229,7 @@ def _recovered(run: Run) -> bool:
     return _succeeded(run, SUCCESS) and bool((end > 10**-DECADES * end.max()).all())
 
 
-def _elasticity(run: Run) -> Floats:
+def elasticity_of(run: Run) -> Floats:
     return np.asarray(run.layer_grad[0] * run.layer_param[0] / run.scale)
 
 
@@ -239,7 +239,7 @@ def _started_at_zero(run: Run) -> Flags:
     return np.asarray(np.abs(param - update) <= 1e-5 * param)
 
 
-def _movement(run: Run) -> Floats:
+def movement_of(run: Run) -> Floats:
     """An upper bound of how far each array moved, in units of its norm."""
     path = run.mean(run.layer_update) * run.steps
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -9,7 +9,7 @@ import numpy as np
 from fastgd.diagnostics._curvature import Curvature
 from fastgd.diagnostics._findings import RECORDS, Finding, graded, ramp
 from fastgd.diagnostics._findings_data import diverged
-from fastgd.diagnostics._findings_layers import died
+from fastgd.diagnostics._findings_layers import died, elasticity_of, movement_of
 from fastgd.diagnostics._run import TINY, Run
 
 # --- too high ---
@@ -47,6 +47,10 @@ STEADY = 0.5
 # A schedule has ended a run before its time where the rate came down to this part of the mean, and the
 # gradient is still as large as before.
 DECAYED = 0.1
+# Without a word from the curvature: no array moved by more than the first part of its norm, by the second
+# for sure, though the gradient says that moving by all of it would change this part of the loss.
+MOVED, SENSITIVE = (0.1, 0.02), 0.1
+LITTLE = (0.1, 0.3)  # and the loss fell by less than these parts
 # Not tiny: a descent by the first part of the loss begins to count against it, by the second it is out.
 DESCENT = (0.25, 0.75)
 
@@ -204,9 +208,52 @@ def _wrong_sign(curvature: Curvature) -> bool:
 
 
 def learning_rate_too_low(run: Run, curvature: Curvature) -> Finding | None:
-    """Steady but tiny progress, where the curvature allows far longer steps."""
+    """Steady but tiny progress, where the curvature allows far longer steps, or no movement at all."""
     if run.known < RECORDS or run.known < run.loss.size:  # cut short, it may have been fast enough
         return None
+    found = [_room_for_more(run, curvature), _barely_moved(run, curvature)]
+    return max((f for f in found if f is not None), key=lambda f: f.strength, default=None)
+
+
+def _barely_moved(run: Run, curvature: Curvature) -> Finding | None:
+    """Parameters that stay where they were, although the gradient is large there."""
+    lr = float(run.mean(run.lr))
+    if lr == 0:
+        summary = "The learning rate is too low: it is 0, and nothing moves."
+        return Finding("learning_rate_too_low", 1.0, summary, (), ("measure the range: find_lr",))
+    close = curvature.confidence == "high" and curvature.stable < ROOM[0] * lr
+    if not run.layer_param.size or close:  # or far from the numbers' own scale, but at full speed
+        return None
+    moved, sensitive = movement_of(run), elasticity_of(run)
+    from_somewhere = np.isfinite(moved)
+    if not from_somewhere.any() or sensitive[from_somewhere].sum() < SENSITIVE:
+        return None
+    most = float(moved[from_somewhere].max())
+    decayed = run.lr[run.known - 1] < DECAYED * lr
+    if not (decayed or _steady(run)) or not _gradient_stays(run):
+        return None
+    strength = ramp(-np.log10(max(most, TINY)), *-np.log10(MOVED))
+    fall = run.level(0, 0.1) - run.final  # the first batch alone may be an easy or a hard one
+    strength *= 1 - ramp(fall / run.scale, *LITTLE)
+    return Finding(
+        "learning_rate_too_low",
+        strength,
+        "The learning rate is too low: the parameters hardly moved.",
+        (
+            f"the loss went from {run.initial:.4g} to {run.final:.4g} in {run.steps:.0f} steps",
+            f"all steps together moved no array by more than {most:.1%} of its norm",
+            f"the gradient at the end is as large as at the start, {run.grad_norm[0]:.2g}",
+        ),
+        (
+            f"lr={lr * min(0.5 / max(most, TINY), 1000):.1g}",
+            "measure the range: find_lr",
+            "where a schedule has lowered it: later, or more slowly",
+        ),
+    )
+
+
+def _room_for_more(run: Run, curvature: Curvature) -> Finding | None:
+    """Steady but tiny progress, where the curvature allows far longer steps."""
     if curvature.concave:  # how long steps may be is not known where they lead
         return None
     lr = float(run.mean(run.lr))
