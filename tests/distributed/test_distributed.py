@@ -136,7 +136,7 @@ def killed_while_saving(folder: Path, kills: int, seed: int) -> None:
     """A random rank of a run that does nothing but save is killed; then the run goes on."""
     path, pids = folder / "run.npz", folder / "pids"
     generator, reached = random.Random(seed), 0
-    for _ in range(kills):
+    for number in range(kills):  # the first waits for a checkpoint that is complete
         pids.unlink(missing_ok=True)
         command = [mpiexec(), "-n", "2", sys.executable, "-m", "tests.distributed.saver"]
         process = subprocess.Popen(
@@ -147,7 +147,7 @@ def killed_while_saving(folder: Path, kills: int, seed: int) -> None:
             stderr=subprocess.DEVNULL,
         )
         deadline = time.monotonic() + 60
-        while not (pids.exists() and pids.read_text()):
+        while not (pids.exists() and pids.read_text() and (number > 0 or path.exists())):
             assert process.poll() is None, "the run did not start"
             assert time.monotonic() < deadline
             time.sleep(0.01)
