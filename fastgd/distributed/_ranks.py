@@ -164,7 +164,7 @@ class Ranks:
         while not test(requests):
             waited = time.monotonic() - begin
             if waited < AWAKE:
-                time.sleep(0)  # which lets another rank run
+                give_way()
                 continue
             time.sleep(NAP)
             if waited > self.timeout:
@@ -188,6 +188,14 @@ class Ranks:
         del calls
         absent = [f"rank {rank}" for rank in others if rank not in present]
         return ", ".join(absent) or "the others, which wait too"
+
+
+def give_way() -> None:
+    """Let another rank run on this core."""
+    if hasattr(os, "sched_yield"):
+        os.sched_yield()
+    else:
+        time.sleep(0)
 
 
 def communicators(comm: Any) -> Communicators:
