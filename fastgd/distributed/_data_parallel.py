@@ -10,8 +10,7 @@ from fastgd._arrays.tree import Array
 from fastgd.distributed._partition import Axis, partition
 from fastgd.distributed._ranks import TIMEOUT, Ranks
 from fastgd.distributed._state import flat_state, head_of, joined
-from fastgd.distributed._step import Distributed, Structure, check_options, described
-from fastgd.distributed._windows import describe
+from fastgd.distributed._step import DENSE, Distributed, Structure, check_options, check_same
 from fastgd.optimizers import Optimizer, dump
 
 
@@ -72,9 +71,7 @@ class DataParallel(Distributed):
         bound = optimizer._bound
         params = [np.asarray(array) for array in optimizer.params.values()]
         names = bound.plan.names
-        ranks.same("the optimizer", type(optimizer).__name__)
-        ranks.same("the parameters", [describe(*pair) for pair in zip(names, params, strict=True)])
-        ranks.same("the hyperparameters", described(optimizer))
+        check_same(ranks, optimizer, names, params)
         ranks.same("the step count", optimizer.step_count)
         structure = Structure(
             params, names, [m.tree for m in bound.members], [m.spec for m in bound.members]
@@ -105,7 +102,7 @@ class DataParallel(Distributed):
             self._totals = [np.zeros_like(array) for array in self._structure.params]
         for i, total in enumerate(self._totals):
             begin, end = self._rows[i][self.rank]
-            given = np.flatnonzero(kinds[:, i] == 1).tolist()
+            given = np.flatnonzero(kinds[:, i] == DENSE).tolist()
             mine = self._axes[i].cut(total, begin, end)
             if not given or not mine.size:
                 continue
@@ -114,7 +111,7 @@ class DataParallel(Distributed):
                 np.copyto(mine, first, casting="unsafe")
                 for part in others:
                     mine += part.astype(total.dtype, copy=False)
-        self._exchange.publish(self._totals, np.flatnonzero((kinds == 1).any(0)))  # type: ignore[union-attr]
+        self._exchange.publish(self._totals, np.flatnonzero((kinds == DENSE).any(0)))  # type: ignore[union-attr]
 
     def _dense_parts(self, i: int, given: list[int]) -> list[Array]:
         return [self._totals[i]] if self._totals is not None else self._exchange.parts(i, given)

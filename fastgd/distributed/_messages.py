@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from fastgd._arrays.formats import decoded, encoded
-from fastgd._arrays.layout import flat_view
+from fastgd._arrays.layout import Layout, flat_view
 from fastgd._arrays.tree import Array
 from fastgd.distributed._partition import Axis
 from fastgd.distributed._ranks import Ranks, pieces
@@ -115,7 +115,7 @@ class Messages:
                 result.append(self._axes[i].cut(self._held[i], begin, end))
             elif self._narrow and end > begin:
                 wide = decoded({"": flat_view(arrived[rank][i])}, KINDS, 0)[""]
-                result.append(_like(wide, arrived[rank][i]))
+                result.append(Layout.of(arrived[rank][i]).shaped(wide))
             else:
                 result.append(arrived[rank][i] if end > begin else self._cut(i, self._ranks.rank))
         return result
@@ -162,7 +162,7 @@ class Messages:
             cut, dtype = self._cut(i, rank), self._dtype(i)
             at = -(-at // 8) * 8
             end = at + cut.size * dtype.itemsize
-            views[i] = _like(buffer[at:end].view(dtype), cut)
+            views[i] = Layout.of(cut).shaped(buffer[at:end].view(dtype))
             at = end
         return views
 
@@ -260,8 +260,3 @@ def _same_order(array: Array, like: Array) -> bool:
     if like.flags.c_contiguous:
         return array.flags.c_contiguous
     return array.flags.f_contiguous
-
-
-def _like(flat: Array, like: Array) -> Array:
-    """A flat array as a view of another's shape and order of memory."""
-    return flat.reshape(like.shape) if like.flags.c_contiguous else flat.reshape(like.shape[::-1]).T

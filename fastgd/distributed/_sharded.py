@@ -19,10 +19,10 @@ from fastgd.distributed._step import (
     Distributed,
     Structure,
     check_options,
-    described,
+    check_same,
 )
-from fastgd.distributed._windows import describe, is_shared
-from fastgd.optimizers import Members, Optimizer, dump, find, full_names
+from fastgd.distributed._windows import is_shared
+from fastgd.optimizers import Members, Optimizer, dump, find, full_names, named_norms
 
 
 class Sharded(Distributed):
@@ -91,9 +91,7 @@ class Sharded(Distributed):
         probe, members = ranks.call("constructor", prepare)
         arrays = [np.asarray(array) for part in members for array in part.params]
         names = full_names(members)
-        ranks.same("the optimizer", type(probe).__name__)
-        ranks.same("the parameters", [describe(*pair) for pair in zip(names, arrays, strict=True)])
-        ranks.same("the hyperparameters", described(probe))
+        check_same(ranks, probe, names, arrays)
         self._in_one_memory = ranks.one_machine and ranks.agree(all(map(is_shared, arrays)))
         axes = [Axis.of(array) for array in arrays]
         self._uncut = list(_kept_whole(probe, members))
@@ -187,11 +185,7 @@ class Sharded(Distributed):
             raise RuntimeError("norms() needs a step taken with track_norms = True, on all ranks")
         assert squares is not None
         self._ranks.add_up(squares)
-        keys = ("grad", "update", "param", "grad_dot_update")
-        return {
-            key: row if key == "grad_dot_update" else np.sqrt(row)
-            for key, row in zip(keys, squares, strict=True)
-        }
+        return named_norms(squares)
 
     # --- what is saved ---
 

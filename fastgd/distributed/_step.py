@@ -17,7 +17,7 @@ from fastgd._arrays.tree import Array, leaves_like, rebuild
 from fastgd.distributed._messages import Messages
 from fastgd.distributed._partition import Axis
 from fastgd.distributed._ranks import RankError, Ranks
-from fastgd.distributed._windows import Windows
+from fastgd.distributed._windows import Windows, describe
 from fastgd.optimizers import Optimizer
 
 NONE, DENSE, PARTIAL = range(3)  # what a rank has of a parameter's gradient
@@ -458,6 +458,18 @@ def described(optimizer: Optimizer) -> list[Any]:
         for settings in optimizer._bound.groups
     ]
     return [*groups, {key: _plain(value) for key, value in optimizer.options.items()}]
+
+
+def check_same(
+    ranks: Ranks, optimizer: Optimizer, names: Sequence[str], params: Sequence[Array]
+) -> None:
+    """Refuse to begin with ranks whose optimizers differ.
+
+    Raises: RankError naming the first that differs from rank 0.
+    """
+    ranks.same("the optimizer", type(optimizer).__name__)
+    ranks.same("the parameters", [describe(*pair) for pair in zip(names, params, strict=True)])
+    ranks.same("the hyperparameters", described(optimizer))
 
 
 def _plain(value: Any) -> Any:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from fastgd._arrays.layout import Layout
 from fastgd._arrays.memory import GRADIENT, LARGE, LINE, PAGE
 from fastgd._arrays.tree import Array, check_parameter, flatten, rebuild
 from fastgd.distributed._ranks import TIMEOUT, Ranks
@@ -99,9 +100,8 @@ def window(
             begin += (place - begin) % PAGE
         begins.append(begin)
         ends = begin + array.nbytes
-    size = (
-        -(-max(ends, 1) // PAGE) * PAGE + PAGE
-    )  # the next one's begins after a page, and may be moved
+    # What follows begins at a page, and may be moved within one.
+    size = -(-max(ends, 1) // PAGE) * PAGE + PAGE
     own = size if by_all or machine.rank == 0 else 0
     memory = mpi.Win.Allocate_shared(own, 1, comm=machine)
     result = []
@@ -109,14 +109,12 @@ def window(
         raw = np.frombuffer(memory.Shared_query(rank)[0], np.uint8)
         raw = raw[(-raw.ctypes.data + rank * APART) % PAGE :]
         result.append(
-            [_shaped(raw[b : b + a.nbytes], a) for b, a in zip(begins, arrays, strict=True)]
+            [
+                Layout.of(a).shaped(raw[b : b + a.nbytes].view(a.dtype))
+                for b, a in zip(begins, arrays, strict=True)
+            ]
         )
     return result, memory
-
-
-def _shaped(raw: Array, like: Array) -> Array:
-    flat = raw.view(like.dtype)
-    return flat.reshape(like.shape) if like.flags.c_contiguous else flat.reshape(like.shape[::-1]).T
 
 
 class Windows:

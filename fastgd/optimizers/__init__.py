@@ -19,6 +19,7 @@ steps taken (see `fastgd.schedules`). These keywords are common to all:
 """
 
 from fastgd.optimizers._base import Optimizer
+from fastgd.optimizers._base import named_norms as named_norms
 from fastgd.optimizers._declaration import OTHER_NAMES as OTHER_NAMES
 from fastgd.optimizers._fields import Number as Number
 from fastgd.optimizers._fields import Options as Options

@@ -325,12 +325,7 @@ class Optimizer(GroupedParameters):
         squares = self._bound.plan.sums()
         if squares is None:
             raise RuntimeError("norms() needs a step taken with track_norms = True")
-        return {
-            "grad": np.sqrt(squares[0]),
-            "update": np.sqrt(squares[1]),
-            "param": np.sqrt(squares[2]),
-            "grad_dot_update": squares[3],
-        }
+        return named_norms(squares)
 
     def __repr__(self) -> str:
         """The options in the first line, then one for each group."""
@@ -404,6 +399,12 @@ class Optimizer(GroupedParameters):
                 the state that it replaces. Nothing has changed then.
         """
         return self._gate.call(_state_dict.load, self, state_dict, strict)
+
+
+def named_norms(squares: Array) -> dict[str, Array]:
+    """What `Optimizer.norms` returns, out of the sums that a tracked step has taken."""
+    grad, update, param = np.sqrt(squares[:3])
+    return {"grad": grad, "update": update, "param": param, "grad_dot_update": squares[3]}
 
 
 def _revive(
